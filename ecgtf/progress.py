@@ -1,0 +1,64 @@
+"""Progress of long work: a bar with rate and time left on a terminal, a plain line now and then when piped."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+
+class Progress:
+    """Counts work done and shows it on standard error.
+
+    Use as a context manager; call `update(done, note)` with the amount done so far.
+
+    Args:
+        title: What is going on.
+        total: Amount of work.
+        unit: Plural noun of what is counted.
+        quiet: Show nothing.
+        interval: Seconds between plain lines.
+    """
+
+    def __init__(self, title: str, total: int, unit: str, quiet: bool = False, interval: float = 15.0):
+        self.title, self.total, self.unit, self.quiet, self.interval = title, total, unit, quiet, interval
+        self.start = self.last_line = time.monotonic()
+        self.first: int | None = None
+        self._bar = self._task = None
+
+    def __enter__(self) -> Progress:
+        if not self.quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = [
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(),
+            ]
+            self._bar = Bar(*columns, console=Console(stderr=True))
+            self._bar.start()
+            self._task = self._bar.add_task(self.title, total=self.total, note="")
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, note: str = "") -> None:
+        """Shows that `done` of the total is done; `note` stands beside the rate."""
+        if self.quiet:
+            return
+        now = time.monotonic()
+        if self.first is None:  # a resumed run starts its clock at what is already there
+            self.first, self.start = done, now
+        rate = (done - self.first) / max(now - self.start, 1e-9)
+        text = f"{rate:.3g} {self.unit}/s {note}".rstrip() if done > self.first else note
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, note=text)
+        elif now - self.last_line >= self.interval or done >= self.total:
+            self.last_line = now
+            left = f", {(self.total - done) / rate:.0f} s left" if rate > 0 and done < self.total else ""
+            print(f"{self.title}: {done}/{self.total} {self.unit}, {text}{left}", file=sys.stderr, flush=True)

@@ -1,0 +1,250 @@
+"""Draws synthetic ECGs from a trained generator: as arrays, as a data set, as WFDB records or as an npz file."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import tensorflow as tf
+
+from ecgtf.dataset import Manifest, finish_dataset, read_labels, read_manifest, shard_names, write_shard
+from ecgtf.ecg import Record
+from ecgtf.progress import Progress
+from ecgtf.tasks import get_task
+from ecgtf.training import Run
+from ecgtf.wfdb_io import write_record
+
+FORMATS = ("tfrecord", "wfdb", "npz")
+
+
+class TrainedGenerator:
+    """A generator read from its run folder, ready to draw.
+
+    >>> generator = load_run("runs/vqvae")  # doctest: +SKIP
+    >>> signals, labels = generator.generate(per_class=10, seed=1)  # doctest: +SKIP
+    """
+
+    def __init__(self, run: Run, batch_size: int = 64):
+        self.run = run
+        self.model = run.load_model()
+        self.task = get_task(run.config["task"])
+        self.classes = tuple(run.config["classes"])
+        self.defaults = dict(run.config["sampling"])
+        self.batch_size = batch_size
+        self._compiled: dict = {}
+
+    def batches(self, labels: np.ndarray, seed: int = 0, **options) -> Iterator[np.ndarray]:
+        """Millivolts `(up to batch_size, time, leads)` for labels `(n, classes)`, batch after batch, through one compiled graph.
+
+        What a record looks like depends on its label, its place, the seed and the batch size alone.
+
+        Raises:
+            ValueError: if the labels have another number of classes.
+        """
+        labels = np.asarray(labels, "float32")
+        if labels.ndim != 2 or labels.shape[1] != len(self.classes):
+            raise ValueError(
+                f"expected labels (n, {len(self.classes)}) for {', '.join(self.classes)}, received shape {labels.shape}"
+            )
+        options = self.defaults | {name: value for name, value in options.items() if value is not None}
+        key = tuple(sorted((name, tuple(np.atleast_1d(value))) for name, value in options.items()))
+        if key not in self._compiled:
+            self._compiled[key] = tf.function(lambda label, seed: self.model.sample(label, seed, **options))
+        for number, start in enumerate(range(0, len(labels), self.batch_size)):
+            part = labels[start : start + self.batch_size]
+            full = np.concatenate([part, np.repeat(part[-1:], self.batch_size - len(part), axis=0)])
+            drawn = self._compiled[key](tf.constant(full), tf.constant([seed, number], tf.int32))
+            yield drawn.numpy()[: len(part)]
+
+    def generate(self, labels: np.ndarray | None = None, *, per_class: int | None = None, seed: int = 0, **options):
+        """Draws ECGs for labels `(n, classes)`, or `per_class` of each class.
+
+        Returns:
+            signals `(n, time, leads)` float32 in millivolts and labels `(n, classes)`.
+        """
+        if (labels is None) == (per_class is None):
+            raise ValueError("give labels or per_class, one of the two")
+        if labels is None:
+            labels = class_labels(len(self.classes), per_class)
+        return np.concatenate(list(self.batches(labels, seed, **options))), np.asarray(labels, "float32")
+
+
+def load_run(folder: str | Path) -> TrainedGenerator:
+    """The generator trained in a run folder.
+
+    Raises:
+        ValueError: if the folder holds no finished generator.
+    """
+    run = Run.load(folder)
+    if run.config.get("command") != "train-generator":
+        raise ValueError(f"{folder} is a run of {run.config.get('command')}; expected a run of train-generator")
+    return TrainedGenerator(run)
+
+
+def class_labels(classes: int, per_class: int) -> np.ndarray:
+    """One-hot labels `(classes * per_class, classes)`, the classes taking turns (so that every shard holds all of them)."""
+    if per_class < 1:
+        raise ValueError(f"expected at least 1 record of each class, received {per_class}")
+    return np.tile(np.eye(classes, dtype="float32"), (per_class, 1))
+
+
+def labels_like(like: str, task) -> np.ndarray:
+    """The labels of a split, given as `data/X:train` (`data/X` means its training split)."""
+    folder, _, split = str(like).partition(":")
+    labels = read_labels(folder, split or "train", task)
+    return labels if task.multi_label else labels[labels.any(axis=1)]
+
+
+def generate(
+    run: str | Path,
+    out: str | Path,
+    *,
+    per_class: int | None = None,
+    like: str | None = None,
+    guidance: float | None = None,
+    sampler_steps: tuple[int, int] | None = None,
+    temperature: tuple[float, float] | None = None,
+    format: str = "tfrecord",
+    seed: int = 0,
+    batch_size: int = 64,
+    validation_share: float = 0.1,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Writes synthetic ECGs, streamed: the memory used does not grow with their number.
+
+    Args:
+        run: Run folder of a trained generator.
+        out: Folder to write (a file for `npz`).
+        per_class: Records of each class.
+        like: Draw the labels of this split, `data/X:train`, instead.
+        guidance: Weight of classifier-free guidance; by default what the run recommends, as for the next two.
+        sampler_steps: Decoding steps of the stages.
+        temperature: Decoding temperatures of the stages.
+        format: `tfrecord` (a data set), `wfdb` or `npz`.
+        seed: Fixes the draws.
+        batch_size: Records drawn at once.
+        validation_share: Share that goes to the set's validation split.
+        overwrite: Replace what is there.
+        quiet: Show no progress.
+
+    Raises:
+        ValueError: if the run is not finished, an option is not possible or `out` is not empty.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
+    generator = load_run(run)
+    generator.batch_size = batch_size
+    if like is not None:
+        labels = labels_like(like, generator.task)
+    else:
+        labels = class_labels(len(generator.classes), 100 if per_class is None else per_class)
+    out = _fresh(Path(out), format, overwrite)
+    options = {"guidance": guidance, "steps": sampler_steps, "temperature": temperature}
+    settings = generator.defaults | {name: value for name, value in options.items() if value is not None}
+    settings |= {"seed": seed, "batch_size": batch_size}
+
+    with Progress("generating", len(labels), "records", quiet) as progress:
+        records = _records(generator, labels, seed, options, progress)
+        if format == "npz":
+            _write_npz(out, records, labels, generator)
+        elif format == "wfdb":
+            for record in records:
+                comments = [f"Dx: {','.join(record.codes)}"]
+                write_record(out, record.id.rsplit("/", 1)[-1], record.signal, record.leads, record.sampling_rate, comments)
+        else:
+            _write_dataset(out, records, len(labels), validation_share, generator, settings)
+    return out
+
+
+def _records(generator: TrainedGenerator, labels: np.ndarray, seed: int, options: dict, progress: Progress) -> Iterator[Record]:
+    """Synthetic records in order, drawn batch by batch."""
+    number = 0
+    for batch in generator.batches(labels, seed, **options):
+        for signal in batch:
+            yield Record(
+                id=f"synthetic/{number:07d}",
+                codes=generator.task.code_of(labels[number]),
+                signal=signal,
+                leads=generator.model.leads,
+                sampling_rate=generator.model.sampling_rate,
+            )
+            number += 1
+        progress.update(number)
+
+
+def _write_dataset(
+    out: Path, records: Iterable[Record], count: int, validation_share: float, generator: TrainedGenerator, settings: dict
+) -> Manifest:
+    model = generator.model
+    held_out = round(count * validation_share)
+    records = iter(records)
+    summaries = []
+    for split, size in (("train", count - held_out), ("validation", held_out)):
+        names = shard_names(split, size, model.samples, len(model.leads)) if size else []
+        for name, part in zip(names, np.array_split(np.arange(size), max(1, len(names))), strict=False):
+            summaries.append(write_shard(out / name, (next(records) for _ in part), model.leads, model.samples))
+    manifest = {
+        "name": out.name,
+        "sampling_rate": model.sampling_rate,
+        "seconds": model.samples / model.sampling_rate,
+        "leads": model.leads,
+        "sources": [{"name": f"synthetic ({generator.run.config['kind']})", "licence": "as the training data", "citation": ""}],
+        "provenance": {"command": "generate", "versions": generator.run.config["versions"]},
+        "generator": {
+            "run": generator.run.folder.name,
+            "kind": generator.run.config["kind"],
+            "task": generator.task.name,
+            "settings": settings,
+            "trained_on": generator.run.trained_on(),
+        },
+    }
+    return finish_dataset(out, manifest, summaries)
+
+
+def _write_npz(out: Path, records: Iterable[Record], labels: np.ndarray, generator: TrainedGenerator) -> None:
+    """An npz archive with signals (streamed), labels, classes, leads and sampling rate."""
+    model = generator.model
+    part = out.with_name(out.name + ".part")
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        with archive.open("signals.npy", "w", force_zip64=True) as file:
+            _npy_header(file, (len(labels), model.samples, len(model.leads)))
+            for record in records:
+                file.write(np.ascontiguousarray(record.signal, "<f4").tobytes())
+        rest = {"labels": labels, "classes": generator.classes, "leads": model.leads, "sampling_rate": model.sampling_rate}
+        for name, value in rest.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, np.asarray(value), allow_pickle=False)
+    part.replace(out)
+
+
+def _npy_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+
+
+def _fresh(out: Path, format: str, overwrite: bool) -> Path:
+    """Makes sure that nothing is overwritten unasked, and that nothing half-written stays."""
+    if format == "npz":
+        out = out if out.suffix == ".npz" else out.with_name(out.name + ".npz")
+        if out.exists() and not overwrite:
+            raise ValueError(f"{out} is there already; use --overwrite to replace it, or name another --out")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return out
+    if out.exists() and any(out.iterdir()):
+        if not overwrite and not _unfinished(out):
+            raise ValueError(f"{out} is not empty; use --overwrite to replace it, or name another --out")
+        if overwrite and format == "tfrecord" and not _unfinished(out):
+            read_manifest(out)  # never delete a folder that is no data set
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def _unfinished(out: Path) -> bool:
+    """Whether the folder holds nothing but the shards of an interrupted `generate`."""
+    names = [path.name for path in out.iterdir()]
+    return "dataset.json" not in names and all(".tfrecord-" in name for name in names)

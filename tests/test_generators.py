@@ -1,0 +1,128 @@
+"""Both stages of Time-VQVAE: shapes, exact lead relations, saving with other than default arguments, conditional draws."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ecgtf.ecg import INDEPENDENT_LEADS, LEADS, lead_matrix
+from ecgtf.generators.time_vqvae import TimeVQVAE
+from ecgtf.generators.token_prior import TokenPrior
+
+
+def tokenizer(samples=200, leads=LEADS, **options) -> TimeVQVAE:
+    defaults = {"width": 32, "depth": 1, "codes": (32, 48), "code_dim": 4, "seed": 1}
+    return TimeVQVAE(leads, samples, 100.0, np.linspace(0.1, 0.3, len(leads)), **(defaults | options))
+
+
+def prior(**options) -> TokenPrior:
+    defaults = {"width": 32, "depth": (1, 1), "heads": 2, "seed": 2}
+    return TokenPrior(tokenizer(), ("SR", "AFIB", "SB"), "rhythm4", **(defaults | options))
+
+
+@pytest.fixture
+def signals() -> np.ndarray:
+    modelled = np.random.default_rng(0).normal(scale=0.3, size=(6, 200, 8))
+    return (modelled @ lead_matrix(INDEPENDENT_LEADS, LEADS)).astype("float32")
+
+
+@pytest.mark.parametrize("model_leads", ["independent", "all"])
+@pytest.mark.parametrize(("samples", "downsampling"), [(200, (8, 8)), (203, (16, 4)), (97, (4, 8))])
+def test_tokens_and_signals_have_the_promised_shapes(samples, downsampling, model_leads):
+    model = tokenizer(samples, downsampling=downsampling, model_leads=model_leads)
+    signal = np.random.default_rng(0).normal(size=(3, samples, 12)).astype("float32")
+    low, high = model.encode(signal)
+    assert (low.shape, high.shape) == ((3, model.tokens[0]), (3, model.tokens[1]))
+    assert model.tokens[0] * downsampling[0] == model.tokens[1] * downsampling[1] >= samples
+    assert model.decode(low, high).shape == (3, samples, 12)
+
+
+def test_default_token_grid_is_2500_bits_for_ten_seconds_at_100_hz():
+    model = TimeVQVAE(LEADS, 1000, 100.0, np.ones(12), width=32, depth=1)
+    assert sum(n * np.log2(k) for n, k in zip(model.tokens, model.codes, strict=True)) == 2500
+
+
+def test_limb_leads_follow_exactly_from_the_independent_ones(signals):
+    rebuilt = tokenizer().reconstruct(signals).numpy()
+    lead = {name: rebuilt[..., k] for k, name in enumerate(LEADS)}
+    size = np.abs(rebuilt).max()
+    assert size > 0
+    for name, follows in {
+        "III": lead["II"] - lead["I"],
+        "aVR": -(lead["I"] + lead["II"]) / 2,
+        "aVL": lead["I"] - lead["II"] / 2,
+        "aVF": lead["II"] - lead["I"] / 2,
+    }.items():
+        np.testing.assert_allclose(lead[name], follows, atol=1e-6 * size, err_msg=name)
+
+
+def test_scaling_is_undone_exactly(signals):
+    model = tokenizer()
+    np.testing.assert_allclose(model.to_signal(model.to_model(signals)), signals, atol=1e-6)
+
+
+def test_leads_that_cannot_be_modelled_are_refused():
+    with pytest.raises(ValueError, match="V6 are missing: use 'all'"):
+        tokenizer(leads=("I", "II", "V1"))
+    with pytest.raises(ValueError, match="'independent' or 'all'"):
+        tokenizer(model_leads="some")
+    assert tokenizer(leads=("I", "II", "V1"), model_leads="all").modelled_leads == ("I", "II", "V1")
+
+
+def test_a_saved_tokenizer_gives_the_same_tokens_and_signals(tmp_path, signals):
+    model = tokenizer(downsampling=(16, 8), n_fft=8, model_leads="all", commitment=0.7, decay=0.9, reset_below=0.5)
+    model.start_codebooks(np.concatenate([signals] * 3))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.get_config() == model.get_config()
+    for mine, other in zip(model.encode(signals), loaded.encode(signals), strict=True):
+        np.testing.assert_array_equal(mine, other)
+    np.testing.assert_array_equal(model.reconstruct(signals), loaded.reconstruct(signals))
+
+
+def test_a_saved_prior_draws_the_same_samples_for_the_same_seed(tmp_path):
+    model = prior(depth=(2, 1), mask_convention="known", token_drop=0.3, label_drop=0.5, clip_norm=2.0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.get_config() == model.get_config()
+    label, seed = tf.eye(3), tf.constant([5, 0])
+    drawn = model.sample(label, seed, guidance=1.5, steps=(4, 3))
+    np.testing.assert_array_equal(drawn, loaded.sample(label, seed, guidance=1.5, steps=(4, 3)))
+    assert np.abs(drawn - model.sample(label, tf.constant([6, 0]), guidance=1.5, steps=(4, 3))).max() > 0
+
+
+def test_guidance_of_one_is_the_conditional_model():
+    model = prior()
+    label, seed = tf.eye(3), tf.constant([5, 0])
+    # 1 + 1e-7 goes through the guided path, with the null label in the same batch
+    guided = model.sample(label, seed, guidance=1.0 + 1e-7, steps=(4, 3))
+    np.testing.assert_allclose(guided, model.sample(label, seed, guidance=1.0, steps=(4, 3)), atol=1e-5)
+
+
+def test_hidden_labels_are_the_null_vector_and_not_an_empty_label():
+    model = prior()
+    label = tf.constant([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+    condition = model.condition(label, tf.constant([True, False, False])).numpy()
+    embedding = model.class_embedding.numpy()
+    np.testing.assert_allclose(
+        condition, [model.null_embedding.numpy(), 0 * embedding[0], embedding[0] + embedding[1]], atol=1e-7
+    )
+
+
+def test_the_prior_learns_what_sets_two_classes_apart():
+    """Constant records of two levels: after a short training each class is drawn at its own level."""
+    rng = np.random.default_rng(0)
+    label = np.eye(2, dtype="float32")[rng.integers(2, size=256)]
+    level = np.where(label[:, 0] > 0, 1.0, -1.0)[:, None, None]
+    signal = (level + rng.normal(scale=0.05, size=(256, 80, 8))).astype("float32")
+    coder = TimeVQVAE(INDEPENDENT_LEADS, 80, 100.0, [1.0] * 8, width=32, depth=1, codes=(16, 16), code_dim=4)
+    coder.compile(keras.optimizers.Adam(3e-3))
+    coder.start_codebooks(signal)
+    data = tf.data.Dataset.from_tensor_slices((signal, label)).batch(64).repeat()
+    coder.fit(data, steps_per_epoch=80, verbose=0, shuffle=False)
+    model = TokenPrior(coder, ("high", "low"), "rhythm4", width=32, depth=(1, 1), heads=2)
+    model.compile(keras.optimizers.Adam(3e-3))
+    model.fit(data, steps_per_epoch=80, verbose=0, shuffle=False)
+    drawn = model.sample(tf.repeat(tf.eye(2), 20, axis=0), tf.constant([0, 0])).numpy().mean(axis=(1, 2))
+    assert (drawn[:20] > 0.5).mean() > 0.9
+    assert (drawn[20:] < -0.5).mean() > 0.9
