@@ -231,8 +231,8 @@ def fit(
         validation: Batches for `evaluate` at each checkpoint.
         callbacks: More callbacks; they see the averaged weights at the end of an epoch, where an average is kept.
         pictures: Gives named images `(height, width, 3)` uint8 for TensorBoard.
-        monitor: Name of a logged value; the model ends with the (averaged) weights that had the best of it. A name with `loss` in it is
-            best when small, any other when large.
+        monitor: Name of a logged value; the model ends with the (averaged) weights that had the best of it. A name with `loss` in
+            it is best when small, any other when large.
         patience: Checkpoints without a better value of `monitor` after which the training ends.
         max_minutes: Stop cleanly after this time.
         resume: Start from the last checkpoint, where there is one.
@@ -257,18 +257,16 @@ def fit(
         return done
 
     every = min(checkpoint_every, steps)
-    reports = [_Report(run, stage, steps, batch_size, done, pictures, quiet)]
-    if getattr(model.optimizer, "use_ema", False):
-        reports.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-    guards = [_Guard(stage, steps, max_minutes), _Checkpoints(manager)]
-    with reports[-1].progress:
+    report = _Report(run, stage, steps, batch_size, done, pictures, quiet)
+    order = [_Guard(stage, steps, max_minutes), _Checkpoints(manager), _Averages(), report, *callbacks, *([best] if best else [])]
+    with report.progress:
         model.fit(
             stream_from(done),
             steps_per_epoch=every,
             initial_epoch=done // every,
             epochs=-(-steps // every),
             validation_data=validation,
-            callbacks=[*guards, *reports, *callbacks, *([best] if best else [])],
+            callbacks=order,
             shuffle=False,
             verbose=0,
         )
@@ -307,6 +305,41 @@ class _Checkpoints(keras.callbacks.Callback):
         self.manager.save(checkpoint_number=self.model.optimizer.iterations)
 
 
+class _Averages(keras.callbacks.Callback):
+    """Puts the averaged weights in place for validation and for the callbacks after this one, and the others back for training.
+
+    Keras's `SwapEMAWeights` swaps by adding and subtracting, whose rounding a resumed run would not share.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.others: list[np.ndarray] | None = None
+
+    def _use_averages(self):
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        if optimizer.use_ema and self.others is None:
+            self.others = [variable.numpy() for variable in self.model.trainable_variables]
+            optimizer.finalize_variable_values(self.model.trainable_variables)
+
+    def _back(self):
+        if self.others is not None:
+            for variable, value in zip(self.model.trainable_variables, self.others, strict=True):
+                variable.assign(value)
+            self.others = None
+
+    def on_test_begin(self, logs=None):
+        self._use_averages()
+
+    def on_test_end(self, logs=None):
+        self._back()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._use_averages()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._back()
+
+
 class _Best(keras.callbacks.Callback):
     """Keeps the weights with the best value of one logged number, in files, so that a resumed run knows them too."""
 
@@ -314,7 +347,7 @@ class _Best(keras.callbacks.Callback):
         super().__init__()
         self.monitor, self.patience = monitor, patience
         self.sign = -1.0 if "loss" in monitor else 1.0
-        self.weights, self.note = folder / "best.weights.h5", folder / "best.json"
+        self.weights, self.note = folder / "best.npz", folder / "best.json"
         self.best: float | None = None
         self.since = 0
         if self.note.exists():
@@ -327,8 +360,8 @@ class _Best(keras.callbacks.Callback):
         step = int(self.model.optimizer.iterations.numpy())
         if self.best is None or self.sign * value > self.sign * self.best:
             self.best, self.since = value, 0
-            part = self.weights.with_name("part.weights.h5")
-            self.model.save_weights(part, overwrite=True)
+            part = self.weights.with_name("part.npz")
+            np.savez(part, *self.model.get_weights())  # Keras's save_weights would keep the optimizer's state with them
             os.replace(part, self.weights)
         else:
             self.since += 1
@@ -339,7 +372,8 @@ class _Best(keras.callbacks.Callback):
     def restore(self, model: keras.Model) -> None:
         """Gives the model its best weights."""
         if self.weights.exists():
-            model.load_weights(self.weights)
+            with np.load(self.weights) as content:
+                model.set_weights([content[name] for name in content.files])
 
 
 class _Report(keras.callbacks.Callback):

@@ -1,0 +1,113 @@
+"""Drawing from a trained run: data sets, WFDB records, npz, and the Python API."""
+
+import numpy as np
+import pytest
+import wfdb
+
+import ecgtf
+from ecgtf.dataset import check_no_leak, hash_id, load_arrays, read_manifest, verify
+from ecgtf.ecg import LEADS
+from ecgtf.synthesis import class_labels, generate, labels_like
+from ecgtf.tasks import get_task
+from ecgtf.train_generator import train_vqvae
+from ecgtf.training import Run
+
+FEW = {"sampler_steps": (2, 2), "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def run(small_dataset, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "vqvae"
+    return train_vqvae(small_dataset, out, task="rhythm7", preset="tiny", steps=(3, 3), batch_size=4, quiet=True).folder
+
+
+def test_a_synthetic_data_set_is_a_data_set_with_the_generator_as_provenance(run, small_dataset, tmp_path):
+    out = generate(run, tmp_path / "set", per_class=3, seed=4, batch_size=8, **FEW)
+    manifest = read_manifest(out)
+    assert manifest.synthetic
+    assert manifest.leads == LEADS
+    assert (manifest.splits["train"]["records"], manifest.splits["validation"]["records"]) == (19, 2)
+    assert not verify(out)
+    labels = np.concatenate([load_arrays(out, split, "rhythm7").labels for split in ("train", "validation")])
+    np.testing.assert_array_equal(labels.sum(axis=0), 3)
+    trained_on = manifest.generator["trained_on"]
+    real = load_arrays(small_dataset, "train")
+    assert sorted(trained_on) == sorted(hash_id(name) for name in real.ids)
+    check_no_leak(trained_on, load_arrays(small_dataset, "test").ids)
+    with pytest.raises(ValueError, match="were used in training"):
+        check_no_leak(trained_on, real.ids)
+
+
+def test_the_same_weights_and_seed_give_the_same_bytes(run, tmp_path):
+    sets = [generate(run, tmp_path / name, per_class=2, seed=seed, **FEW) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    first, again, other = ([path.read_bytes() for path in sorted(folder.glob("*.tfrecord*"))] for folder in sets)
+    assert first == again
+    assert first != other
+
+
+def test_labels_like_a_split_are_its_labels(run, small_dataset, tmp_path):
+    labels = labels_like(f"{small_dataset}:test", get_task("rhythm7"))
+    out = generate(run, tmp_path / "set", like=f"{small_dataset}:test", validation_share=0.0, **FEW)
+    np.testing.assert_array_equal(load_arrays(out, "train", "rhythm7").labels, labels)
+
+
+def test_wfdb_records_are_read_by_wfdb(run, tmp_path):
+    out = generate(run, tmp_path / "records", per_class=1, format="wfdb", **FEW)
+    names = sorted(path.stem for path in out.glob("*.hea"))
+    assert len(names) == 7
+    signal, fields = wfdb.rdsamp(str(out / names[0]))
+    expected, _ = ecgtf.load_run(run).generate(per_class=1, steps=(2, 2))
+    np.testing.assert_allclose(signal, expected[0], atol=0.0005 + 1e-6)
+    assert fields["sig_name"] == list(LEADS)
+    assert fields["units"] == ["mV"] * 12
+    assert any("Dx" in comment for comment in fields["comments"])
+
+
+def test_npz_holds_what_the_python_api_gives(run, tmp_path):
+    out = generate(run, tmp_path / "records", per_class=2, format="npz", seed=9, **FEW)
+    content = np.load(out)
+    signals, labels = ecgtf.load_run(run).generate(per_class=2, seed=9, steps=(2, 2))
+    np.testing.assert_array_equal(content["signals"], signals)
+    np.testing.assert_array_equal(content["labels"], labels)
+    assert tuple(content["leads"]) == LEADS
+    assert content["sampling_rate"] == 100.0
+
+
+def test_batches_are_drawn_through_one_graph_and_cut_to_size(run):
+    generator = ecgtf.load_run(run)
+    generator.batch_size = 4
+    sizes = [len(batch) for batch in generator.batches(class_labels(7, 2)[:10], seed=0, steps=(2, 2))]
+    assert sizes == [4, 4, 2]
+    (compiled,) = generator._compiled.values()
+    assert compiled.experimental_get_tracing_count() == 1
+
+
+def test_what_is_there_is_not_overwritten_unasked(run, small_dataset, tmp_path):
+    out = generate(run, tmp_path / "set", per_class=1, **FEW)
+    with pytest.raises(ValueError, match="use --overwrite"):
+        generate(run, out, per_class=1, **FEW)
+    generate(run, out, per_class=2, overwrite=True, **FEW)
+    assert read_manifest(out).records == 14
+    (out / "dataset.json").unlink()  # as a killed command leaves it
+    generate(run, out, per_class=1, **FEW)
+    assert read_manifest(out).records == 7
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.txt").write_text("precious")
+    with pytest.raises(ValueError, match="no data set"):
+        generate(run, tmp_path / "notes", per_class=1, overwrite=True, **FEW)
+
+
+def test_bad_requests_are_refused_in_one_line(run, small_dataset, tmp_path):
+    generator = ecgtf.load_run(run)
+    with pytest.raises(ValueError, match="expected labels \\(n, 7\\)"):
+        list(generator.batches(np.eye(4)))
+    with pytest.raises(ValueError, match="one of the two"):
+        generator.generate()
+    with pytest.raises(ValueError, match="tfrecord, wfdb, npz"):
+        generate(run, tmp_path / "set", format="mp3")
+    with pytest.raises(ValueError, match="not a run folder"):
+        generate(small_dataset, tmp_path / "set")
+    unfinished = Run.open(tmp_path / "unfinished", {"command": "train-generator"})
+    with pytest.raises(ValueError, match="go on with --resume"):
+        generate(unfinished.folder, tmp_path / "set")
+    assert not (tmp_path / "set").exists()

@@ -1,0 +1,213 @@
+"""The training loop: resuming, replicas, run folders, logs."""
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ecgtf.generators.base import Generator
+from ecgtf.train_generator import train_vqvae
+from ecgtf.training import Run, fit, make_optimizer, make_strategy, set_precision
+
+TINY = {"task": "rhythm7", "preset": "tiny", "steps": (6, 6), "batch_size": 4, "checkpoint_every": 2, "quiet": True, "seed": 3}
+
+
+@keras.saving.register_keras_serializable("ecgtf-tests")
+class Line(Generator):
+    """The smallest generator there is: one weight per lead, and noise in its loss."""
+
+    term_names = ("loss", "noise")
+
+    def __init__(self, **kwargs):
+        super().__init__(("I", "II"), 10, 100.0, (1.0, 1.0), model_leads="all", **kwargs)
+        self.slope = self.add_weight(name="slope", shape=(2,), initializer="zeros")
+
+    def loss_terms(self, signal, label, seed, training):
+        noise = tf.random.stateless_normal((), seed)
+        return {"loss": tf.reduce_mean((self.slope - signal) ** 2) + 0.01 * noise * tf.reduce_sum(self.slope), "noise": noise}
+
+
+def line_stream(step: int) -> tf.data.Dataset:
+    rng = np.random.default_rng(0)
+    signals = rng.normal(1.0, 0.1, (64, 4, 10, 2)).astype("float32")
+    return tf.data.Dataset.from_tensor_slices((signals, np.zeros((64, 4, 1), "float32"))).repeat().skip(step)
+
+
+def compiled_line(steps=40, **optimizer) -> Line:
+    model = Line(seed=1)
+    model.compile(make_optimizer(0.1, steps, **optimizer))
+    return model
+
+
+def test_training_stops_at_the_step_asked_for_and_logs_every_checkpoint(tmp_path):
+    run = Run.open(tmp_path / "run", {"command": "test"})
+    model = compiled_line()
+    assert fit(model, line_stream, run=run, steps=25, checkpoint_every=10, batch_size=4, quiet=True) == 25
+    with (run.folder / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [10, 20, 25]
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert list((run.folder / "tensorboard").rglob("events*"))
+    np.testing.assert_allclose(model.slope.numpy(), 1.0, atol=0.1)
+
+
+@pytest.mark.parametrize("first", [10, 17])
+def test_a_stopped_and_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, first):
+    whole = compiled_line()
+    fit(whole, line_stream, run=Run.open(tmp_path / "whole", {}), steps=40, checkpoint_every=10, monitor="loss", quiet=True)
+
+    run = Run.open(tmp_path / "parts", {})
+    fit(compiled_line(), line_stream, run=run, steps=first, checkpoint_every=first, monitor="loss", quiet=True)
+    resumed = compiled_line()
+    fit(resumed, line_stream, run=run, steps=40, checkpoint_every=10, monitor="loss", resume=True, quiet=True)
+    if first == 10:  # the same checkpoints, so the same best weights
+        np.testing.assert_array_equal(resumed.slope.numpy(), whole.slope.numpy())
+    np.testing.assert_array_equal(resumed.optimizer.variables[2].numpy(), whole.optimizer.variables[2].numpy())
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_and_keeps_the_last_checkpoint(tmp_path):
+    def stream(step):
+        return line_stream(step).enumerate().map(lambda k, data: (data[0] / tf.cast(k < 15, tf.float32), data[1]))
+
+    run = Run.open(tmp_path / "run", {})
+    with pytest.raises(FloatingPointError, match="stage model is not finite at step 16"):
+        fit(compiled_line(), stream, run=run, steps=40, checkpoint_every=10, quiet=True)
+    assert tf.train.latest_checkpoint(run.folder / "checkpoints" / "model").endswith("ckpt-10")
+
+
+def test_the_weights_of_the_best_validation_are_kept(tmp_path):
+    class Worse(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["val_loss"] = [3.0, 1.0, 2.0, 4.0][epoch]
+            slopes.append(self.model.slope.numpy().copy())
+
+    slopes, model = [], compiled_line()
+    run = Run.open(tmp_path / "run", {})
+    done = fit(
+        model, line_stream, run=run, steps=40, checkpoint_every=10, monitor="val_loss", patience=2, callbacks=[Worse()], quiet=True
+    )
+    assert done == 40
+    np.testing.assert_array_equal(model.slope.numpy(), slopes[1])
+
+
+def test_replicas_draw_differently_and_steps_too():
+    model = Line(seed=5)
+    draws = {tuple(model.step_seed(tf.constant(step)).numpy()) for step in range(50)}
+    assert len(draws) == 50
+    assert {tuple(Line(seed=6).step_seed(tf.constant(0)).numpy())}.isdisjoint(draws)
+
+
+TWO_REPLICAS = """
+import numpy as np, tensorflow as tf, keras
+from ecgtf.training import make_strategy
+strategy = make_strategy(2)
+from ecgtf.ecg import INDEPENDENT_LEADS
+from ecgtf.generators.base import Generator
+from ecgtf.generators.time_vqvae import TimeVQVAE
+
+def trained(scope, steps=3):
+    with scope:
+        keras.utils.set_random_seed(0)
+        model = TimeVQVAE(INDEPENDENT_LEADS, 80, 100.0, [1.0] * 8, width=32, depth=1, codes=(8, 8), code_dim=4, reset_below=0.0)
+        model.compile(keras.optimizers.SGD(0.05))
+    signals = np.random.default_rng(0).normal(size=(8 * steps, 80, 8)).astype("float32")
+    data = tf.data.Dataset.from_tensor_slices((signals, np.zeros((8 * steps, 1), "float32"))).batch(8)
+    model.fit(data, verbose=0, shuffle=False)
+    return model.get_weights()
+
+import contextlib
+one, two = trained(contextlib.nullcontext()), trained(strategy.scope())
+worst = max(np.abs(a - b).max() for a, b in zip(one, two))
+print("replicas", strategy.num_replicas_in_sync, "worst", worst)
+assert strategy.num_replicas_in_sync == 2 and worst < 1e-5, worst
+
+def seeds():
+    return Generator(["I"], 8, 1.0, [1.0], model_leads="all").step_seed(tf.constant(7))
+first, second = strategy.experimental_local_results(strategy.run(seeds))
+assert (first.numpy() != second.numpy()).any()
+"""
+
+
+def test_two_replicas_make_the_update_of_one_and_draw_different_noise():
+    done = subprocess.run([sys.executable, "-c", TWO_REPLICAS], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_second_run_of_one_seed_has_the_same_weights(tmp_path, small_dataset):
+    weights = []
+    for name in ("first", "second"):
+        run = train_vqvae(small_dataset, tmp_path / name, **TINY)
+        weights.append(run.load_model().get_weights())
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert run.finished
+    assert run.config["tokenizer_steps"] == run.config["prior_steps"] == 6
+    assert len(run.trained_on()) > 0
+
+
+def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path, small_dataset):
+    """kill -9 in the middle of stage 2, then --resume."""
+    steps = TINY | {"steps": (4, 40)}
+    whole = train_vqvae(small_dataset, tmp_path / "whole", **steps).load_model().get_weights()
+    out = tmp_path / "killed"
+    code = f"from ecgtf.train_generator import train_vqvae; train_vqvae({str(small_dataset)!r}, {str(out)!r}, **{steps!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    checkpoints = out / "checkpoints" / "prior"
+    while not list(checkpoints.glob("ckpt-*.index")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the training came to its end before it could be killed"
+    with pytest.raises(ValueError, match="go on with --resume"):
+        Run.load(out).load_model()
+    resumed = train_vqvae(small_dataset, out, **steps, resume=True).load_model().get_weights()
+    for one, other in zip(whole, resumed, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_run_folders_refuse_what_would_lose_or_mix_work(tmp_path):
+    run = Run.open(tmp_path / "run", {"seed": 1})
+    with pytest.raises(ValueError, match="not empty; use --resume"):
+        Run.open(run.folder, {"seed": 1})
+    assert Run.open(run.folder, {"seed": 1}, resume=True).config == run.config
+    with pytest.raises(ValueError, match="another configuration \\(seed: 1 there, 2 now\\)"):
+        Run.open(run.folder, {"seed": 2}, resume=True)
+    assert Run.open(run.folder, {"seed": 2}, overwrite=True).config["seed"] == 2
+    with pytest.raises(ValueError, match="not a run folder"):
+        Run.load(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("precious")
+    with pytest.raises(ValueError, match="is not a run folder"):
+        Run.open(tmp_path / "other", {}, overwrite=True)
+    (run.folder / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="is damaged"):
+        Run.load(run.folder)
+    assert (tmp_path / "other" / "thesis.txt").exists()
+
+
+def test_classes_without_training_records_are_named(tmp_path, small_dataset):
+    from ecgtf.tasks import TASKS
+    from ecgtf.train_generator import check_classes
+
+    with pytest.raises(ValueError, match="no training record"):
+        check_classes(small_dataset, TASKS["superclass"])
+
+
+def test_precisions_are_named(tmp_path):
+    with pytest.raises(ValueError, match="float32, bfloat16, float16"):
+        set_precision("float8")
+    assert make_strategy().num_replicas_in_sync == 1
+
+
+def test_bad_sizes_are_refused_before_anything_is_written(tmp_path, small_dataset):
+    with pytest.raises(ValueError, match="unknown preset 'huge'; expected one of tiny, small"):
+        train_vqvae(small_dataset, tmp_path / "run", preset="huge")
+    with pytest.raises(ValueError, match="two stages"):
+        train_vqvae(small_dataset, tmp_path / "run", steps=(3,))
+    assert not (tmp_path / "run").exists()
