@@ -18,6 +18,20 @@ LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V
 INDEPENDENT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 """The 8 leads that are measured; Einthoven's and Goldberger's equations give the other four."""
 
+DOWER = np.array(
+    [
+        [0.632, -0.235, 0.059],
+        [0.235, 1.066, -0.132],
+        [-0.515, 0.157, -0.917],
+        [0.044, 0.164, -1.387],
+        [0.882, 0.098, -1.277],
+        [1.213, 0.127, -0.601],
+        [1.125, 0.127, -0.086],
+        [0.831, 0.076, 0.230],
+    ]
+)
+"""Lead field `(8, 3)`: the independent leads of a heart vector (x to the left, y to the feet, z to the back) (Dower et al. 1980)."""
+
 _LIMB_EQUATIONS = {  # lead: its weights on I and II
     "I": (1.0, 0.0),
     "II": (0.0, 1.0),

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from ecgtf.dataset import Manifest, finish_dataset, read_labels, read_manifest, shard_names, write_shard
 from ecgtf.ecg import Record
+from ecgtf.generators.token_prior import TokenPrior
 from ecgtf.progress import Progress
 from ecgtf.tasks import get_task
 from ecgtf.training import Run
@@ -30,7 +31,7 @@ class TrainedGenerator:
 
     def __init__(self, run: Run, batch_size: int = 64):
         self.run = run
-        self.model = run.load_model()
+        self.model: TokenPrior = run.load_model()
         self.task = get_task(run.config["task"])
         self.classes = tuple(run.config["classes"])
         self.defaults = dict(run.config["sampling"])

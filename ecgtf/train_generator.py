@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from ecgtf.augment import augmented
 from ecgtf.dataset import Folders, combined_manifest, hash_id, load, load_arrays, read_labels
+from ecgtf.ecg import LEADS
 from ecgtf.generators.time_vqvae import TimeVQVAE
 from ecgtf.generators.token_prior import TokenPrior
 from ecgtf.tasks import Task, get_task
@@ -31,12 +32,12 @@ class Preset:
     batch_size: int = 32
     learning_rates: tuple[float, float] = (2e-3, 1e-3)
     guidance: float = 1.5
-    decoding_steps: tuple[int, int] = (12, 8)
+    decoding_steps: tuple[int, int] = (32, 16)
 
 
 PRESETS = {
     "tiny": Preset({"width": 64, "depth": 1}, {"width": 96, "depth": (3, 2)}, (200, 300)),
-    "small": Preset({"width": 96, "depth": 1}, {"width": 128, "depth": (4, 3)}, (600, 900)),
+    "small": Preset({"width": 128, "depth": 2}, {"width": 128, "depth": (4, 4)}, (500, 700)),
     "base": Preset(
         {"width": 256, "depth": 2}, {"width": 256, "depth": (8, 6), "heads": 8}, (20_000, 40_000), 128, (1e-3, 5e-4)
     ),
@@ -147,6 +148,7 @@ def train_vqvae(
         "model_leads": leads,
         "seed": seed,
     }
+    axis = 12.0 if manifest.leads == LEADS else 0.0  # degrees by which the heart's axis is turned at random
     every_record = load_arrays(data, "train")
     run.write_trained_on(hash_id(record) for record in every_record.ids)
     shared = {"run": run, "batch_size": batch_size, "checkpoint_every": checkpoint_every, "resume": resume, "quiet": quiet}
@@ -161,7 +163,7 @@ def train_vqvae(
 
         def stream(step: int) -> tf.data.Dataset:
             batches = load(data, "train", None, batch_size=batch_size, shuffle=True, seed=seed, repeat=True, start_batch=step)
-            return augmented(batches, seed, step, shift=manifest.samples // 2)
+            return augmented(batches, seed, step, shift=manifest.samples // 2, axis=axis, leads=manifest.leads)
 
         done = fit(
             tokenizer,
@@ -185,7 +187,8 @@ def train_vqvae(
         batches = load(
             data, "train", task, batch_size=batch_size, shuffle=True, seed=seed, repeat=True, start_batch=step, balance=balance
         )
-        return augmented(batches, seed + 1, step, shift=max(1, int(0.1 * manifest.sampling_rate)))
+        near = max(1, int(0.1 * manifest.sampling_rate))
+        return augmented(batches, seed + 1, step, shift=near, axis=axis, leads=manifest.leads)
 
     done = fit(
         prior,

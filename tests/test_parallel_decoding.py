@@ -14,7 +14,7 @@ COUNTS = json.loads((FIXTURES / "schedules.json").read_text())["maskgit_cosine_r
 
 @pytest.mark.parametrize("case", [key for key in COUNTS if key.startswith("N")])
 def test_remask_counts_fixture(case):
-    tokens, steps = (int(part.lstrip("Nsteps")) for part in case.split("_"))
+    tokens, steps = (int(part) for part in case.removeprefix("N").split("_steps"))
     np.testing.assert_array_equal(remask_counts(tokens, steps), COUNTS[case]["still_masked_after_step"])
     clamped = remask_counts(tokens, steps, at_least_one=True)
     np.testing.assert_array_equal(clamped, COUNTS[case]["still_masked_after_step_clamped"])

@@ -130,6 +130,7 @@ class TokenPrior(Generator):
         guidance: float = 1.0,
         steps: tuple[int, int] = (10, 10),
         temperature: tuple[float, float] = (4.0, 0.0),
+        sharpness: float = 1.0,
     ):
         """Draws `(batch, time, leads)` millivolts for labels `(batch, classes)`; `seed` is a `(2,)` int32 tensor.
 
@@ -138,7 +139,9 @@ class TokenPrior(Generator):
             seed: Seed of all draws.
             guidance: Weight w of classifier-free guidance; 1 is the plain conditional model and costs half.
             steps: Decoding steps of the low and the high tokens.
-            temperature: Of the noise on the order in which the low and the high tokens are fixed.
+            temperature: Of the noise on the order in which the low and the high tokens are fixed: 0 goes by confidence, which favours
+                common tokens; a large value goes at random.
+            sharpness: Factor on the logits; above 1 draws likelier tokens.
         """
         batch = label.shape[0]
         condition = self.condition(label)
@@ -148,10 +151,10 @@ class TokenPrior(Generator):
 
         def guided(logits_of, tokens, *given):
             if guidance == 1.0:
-                return ops.cast(logits_of(tokens, *given, condition), "float32")
+                return sharpness * ops.cast(logits_of(tokens, *given, condition), "float32")
             twice = [ops.concatenate([value, value], axis=0) for value in (tokens, *given)]
             logits = ops.cast(logits_of(*twice, condition), "float32")
-            return guide(logits[:batch], logits[batch:], guidance)
+            return sharpness * guide(logits[:batch], logits[batch:], guidance)
 
         def uniform_of(band: int):
             def uniform(step, kind: int, shape):

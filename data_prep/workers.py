@@ -1,0 +1,65 @@
+"""Jobs over worker processes that start clean and never outlive their parent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def available_cpus() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int | None = None) -> Iterator[Result]:
+    """`function` of each job, as they get done; in this process if one worker or one job is all there is.
+
+    Processes are spawned, not forked: a fork of a process with TensorFlow's threads may hang. If the caller stops early, jobs
+    that have not begun are dropped; close the iterator to wait for those that have.
+
+    Args:
+        function: a module's function; it and the jobs are pickled.
+        jobs: its arguments.
+        workers: how many processes; as many as processors if None.
+
+    Raises:
+        RuntimeError: if a worker process dies.
+    """
+    workers = min(workers or available_cpus(), len(jobs))
+    if workers <= 1:
+        yield from map(function, jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_initialise_worker)
+    try:
+        for future in as_completed([pool.submit(function, job) for job in jobs]):
+            yield future.result()
+    except BrokenProcessPool:
+        raise RuntimeError(
+            "a worker process died: perhaps memory ran out (use fewer workers), or the calling script lacks "
+            "`if __name__ == '__main__':` around its work"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _initialise_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the pool in order
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot stop its workers, and they would wait for jobs for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

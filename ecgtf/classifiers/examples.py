@@ -1,0 +1,195 @@
+"""Labelled records in memory: read, mixed, thinned, and drawn in batches for a classifier's training.
+
+A training split is held as float32: 48 kB for a 10-second 12-lead record at 100 Hz, about 1 GB for all of PTB-XL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from ecgtf.dataset import Folders, combined_manifest, load_arrays, read_manifests
+from ecgtf.tasks import Task
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled records in memory."""
+
+    signals: np.ndarray
+    """`(records, time, leads)` float32 in millivolts."""
+    labels: np.ndarray
+    """`(records, classes)` float32, one-hot or multi-hot."""
+    ids: list[str]
+    """Ids of the records; those of a synthetic set carry its name in front."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, index: Sequence[int] | np.ndarray) -> Examples:
+        """The records at these places, in this order."""
+        return Examples(self.signals[index], self.labels[index], [self.ids[place] for place in index])
+
+    def plus(self, other: Examples) -> Examples:
+        """These records, then the others."""
+        if not len(other):
+            return self
+        signals = np.concatenate([self.signals, other.signals])
+        return Examples(signals, np.concatenate([self.labels, other.labels]), self.ids + other.ids)
+
+
+def read_examples(folders: Folders, split: str, task: Task) -> Examples:
+    """A split of one or several sets, real or synthetic, in memory.
+
+    Raises:
+        ValueError: as `load_arrays`.
+    """
+    combined_manifest(folders)  # the sets fit together, or this says why not
+    parts = []
+    for folder, manifest in read_manifests(folders):
+        arrays = load_arrays(folder, split, task)
+        ids = [f"{manifest.name}/{name}" for name in arrays.ids] if manifest.synthetic else arrays.ids
+        parts.append(Examples(arrays.signals, arrays.labels, ids))
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole.plus(part)
+    return whole
+
+
+def read_splits(data: Folders, test_data: Folders | None, task: Task, seed: int) -> tuple[Examples, Examples, Examples]:
+    """Training, validation and test records; a tenth of the training records stands in for a missing validation split."""
+    train, validation = (read_examples(data, split, task) for split in ("train", "validation"))
+    if test_data is not None:
+        check_fit(data, test_data)
+    test = read_examples(data if test_data is None else test_data, "test", task)
+    if not len(validation) and len(train):
+        train, validation = hold_out(train, seed)
+    return train, validation, test
+
+
+def hold_out(train: Examples, seed: int) -> tuple[Examples, Examples]:
+    """Training and validation records of a set without a validation split: nine tenths and one tenth, class by class."""
+    kept = share(train.labels, 0.9, seed)
+    return train.take(kept), train.take(np.setdiff1d(np.arange(len(train)), kept))
+
+
+def check_fit(data: Folders, others: Folders) -> None:
+    """Refuses data sets that differ in sampling rate, length or leads."""
+    combined_manifest([*names_of(data), *names_of(others)])
+
+
+def names_of(folders: Folders | None) -> list[str] | None:
+    """Folders as a list of strings, as `config.json` holds them."""
+    if folders is None:
+        return None
+    return [str(folders)] if isinstance(folders, str | Path) else [str(folder) for folder in folders]
+
+
+def mix(real: Examples, synthetic: Examples, ratio: float, multi_label: bool, seed: int) -> Examples:
+    """The synthetic records to add: `ratio` for each real one, class by class where classes exclude each other.
+
+    Where a class has too few synthetic records, all of them are taken.
+    """
+    if ratio < 0:
+        raise ValueError(f"expected a synthetic ratio of at least 0, received {ratio}")
+    order = np.random.default_rng(seed).permutation(len(synthetic))
+    if multi_label:
+        return synthetic.take(np.sort(order[: round(ratio * len(real))]))
+    chosen = []
+    for k, size in enumerate(real.labels.sum(axis=0)):
+        chosen.extend(order[synthetic.labels[order, k] > 0][: round(ratio * float(size))])
+    return synthetic.take(np.sort(np.array(chosen, dtype=int)))
+
+
+def share(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Places, in order, of a stratified share of records: a smaller share of the same seed is a part of a larger one.
+
+    Each record belongs to its rarest class, of which the share is taken; every class keeps at least one record.
+
+    Args:
+        labels: `(records, classes)` one-hot or multi-hot.
+        fraction: Above 0, up to 1.
+        seed: Fixes the order in which records are added.
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"expected a fraction above 0 and up to 1, received {fraction}")
+    order = np.random.default_rng(seed).permutation(len(labels))
+    rarest = np.where(labels > 0, labels.sum(axis=0), np.inf).argmin(axis=1)
+    rarest[~(labels > 0).any(axis=1)] = -1  # records without a class are a stratum of their own
+    kept = [order[labels[order, k] > 0][:1] for k in range(labels.shape[1])]
+    for k in np.unique(rarest):
+        members = order[rarest[order] == k]
+        kept.append(members[: max(1, round(fraction * len(members)))])
+    return np.unique(np.concatenate(kept)).astype(int)
+
+
+def check_classes(labels: np.ndarray, task: Task, allow_empty: bool) -> None:
+    """Refuses a task with nothing to learn: no class at all, or classes of a single-label task without training records."""
+    empty = [name for name, count in zip(task.classes, labels.sum(axis=0), strict=True) if not count]
+    if len(empty) == len(task.classes):
+        raise ValueError(f"no training record has a class of task {task.name} ({', '.join(task.classes)}); choose another task")
+    if empty and not (allow_empty or task.multi_label):
+        raise ValueError(
+            f"task {task.name} has no training records of {', '.join(empty)}; choose another, or accept it with --allow-empty"
+        )
+
+
+def counts(labels: np.ndarray, task: Task) -> dict[str, int]:
+    """Records of each class."""
+    return {name: int(count) for name, count in zip(task.classes, labels.sum(axis=0), strict=True)}
+
+
+def lineage(folders: Folders) -> set[str]:
+    """Hashed ids of the real records that the generators of these sets were trained on; empty for real sets."""
+    made = combined_manifest(folders).generator
+    return set(made["trained_on"]) if made else set()
+
+
+def training_batches(
+    train: Examples, *, batch_size: int, balance: float = 0.0, seed: int = 0, start_batch: int = 0
+) -> tf.data.Dataset:
+    """Endless batches `(signal, label)` from batch `start_batch` on; what batch s holds is a function of (seed, s) alone.
+
+    Args:
+        train: The records.
+        batch_size: Records a batch.
+        balance: 0 shows every record once an epoch, in a new order each; above 0 draws with replacement, each record with the
+            weight n^-balance, n the size of its rarest class.
+        seed: Fixes the draws.
+        start_batch: The first batch.
+    """
+    if not len(train):
+        raise ValueError("expected training records, received none: the split is empty or has no class of the task")
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for index in _indices(train.labels, batch_size, balance, seed, start_batch):
+            yield train.signals[index], train.labels[index]
+
+    shapes = [(batch_size, *array.shape[1:]) for array in (train.signals, train.labels)]
+    signature = tuple(tf.TensorSpec(shape, tf.float32) for shape in shapes)
+    stream = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return stream.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _indices(labels: np.ndarray, batch_size: int, balance: float, seed: int, start: int) -> Iterator[np.ndarray]:
+    records = len(labels)
+    if balance > 0:
+        sizes = np.where(labels > 0, labels.sum(axis=0), records).min(axis=1)  # of each record's rarest class
+        reach = np.cumsum(sizes**-balance)
+        for number in range(start, np.iinfo(np.int64).max):
+            draws = np.random.default_rng([seed, number]).random(batch_size)
+            yield np.minimum(np.searchsorted(reach, draws * reach[-1], side="right"), records - 1)
+    epoch, place = divmod(start * batch_size, records)
+    rest = np.random.default_rng([seed, epoch]).permutation(records)[place:]
+    while True:
+        while len(rest) < batch_size:
+            epoch += 1
+            rest = np.concatenate([rest, np.random.default_rng([seed, epoch]).permutation(records)])
+        yield rest[:batch_size]
+        rest = rest[batch_size:]

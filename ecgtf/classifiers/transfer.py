@@ -1,0 +1,254 @@
+"""Transfer: pre-train a classifier on synthetic ECGs, or take a trained one, and fine-tune it on a share of real records."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import keras
+
+from ecgtf.classifiers.classifier import (
+    PRESETS,
+    check_kind,
+    check_training,
+    classifier_run,
+    fit_classifier,
+    load_classifier,
+    new_classifier,
+    predict,
+    signature,
+    write_metrics,
+)
+from ecgtf.classifiers.examples import (
+    Examples,
+    check_classes,
+    check_fit,
+    counts,
+    hold_out,
+    lineage,
+    names_of,
+    read_examples,
+    read_splits,
+    share,
+)
+from ecgtf.classifiers.metrics import classification_metrics
+from ecgtf.classifiers.resnet1d import LogitsHead
+from ecgtf.dataset import Folders, check_no_leak, combined_manifest, hash_id
+from ecgtf.tasks import Task, get_task
+from ecgtf.training import Run, make_strategy, set_precision
+
+MODES = ("unfreeze", "full")
+
+
+def finetune(
+    data: Folders,
+    out: str | Path,
+    *,
+    real_frac: float = 1.0,
+    synthetic: Folders | None = None,
+    from_run: str | Path | None = None,
+    test_data: Folders | None = None,
+    kind: str = "resnet1d",
+    task: str | Task = "rhythm7",
+    preset: str = "small",
+    mode: str = "unfreeze",
+    steps: int | None = None,
+    pretrain_steps: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    balance: float = 0.0,
+    patience: int | None = 10,
+    seed: int = 0,
+    precision: str = "float32",
+    devices: int | None = None,
+    max_minutes: float | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    allow_empty: bool = False,
+    bootstrap: int = 1000,
+    quiet: bool = False,
+) -> Run:
+    """Pre-trains on synthetic records, or starts from a run, and fine-tunes on a share of the real training split.
+
+    With neither, a fresh network is trained on the share: the baseline that a transfer must beat. The share is stratified and
+    nested (20 % is a part of 50 % of the same seed), and every class keeps a record. The run folder ends as that of
+    `train_classifier`; `metrics.json` also holds `before`, the test metrics before fine-tuning, where the classes agree.
+
+    Args:
+        data: Folders of real data sets.
+        out: The run folder.
+        real_frac: Share of the training split to fine-tune on; validation and test are always whole.
+        synthetic: Synthetic data sets to pre-train on.
+        from_run: Run folder of a classifier to start from instead; its head is replaced where the classes differ.
+        test_data: Data sets whose test split is tested on, instead of that of `data`.
+        kind: Network, when none is given by `from_run`.
+        task: What the classes are.
+        preset: Size of the network and lengths of the trainings.
+        mode: `unfreeze` trains the head alone for a fifth of the steps, then everything; `full` trains everything at once.
+        steps: Steps of the fine-tuning, in place of half the preset's (all of them without pre-training).
+        pretrain_steps: Steps of the pre-training, in place of the preset's.
+        batch_size: Records a step, over all devices.
+        learning_rate: Peak learning rate of the fine-tuning, in place of a quarter of the preset's (all of it without
+            pre-training).
+        balance: 0 draws the records as they are, 1 every class equally often.
+        patience: Validations (of 20 a stage) without a better macro-AUROC after which a stage ends; None for never.
+        seed: Fixes the share, weights, order and draws.
+        precision: `float32`, `bfloat16` or `float16`.
+        devices: GPUs, or logical CPU devices, to train on.
+        max_minutes: Ends the trainings early and cleanly; half of the time goes to the pre-training.
+        resume: Go on with an unfinished run.
+        overwrite: Replace what is there.
+        allow_empty: Accept classes without training records.
+        bootstrap: Resamples behind the intervals of the test metrics.
+        quiet: Show no progress.
+
+    Raises:
+        ValueError: if the data, the task, the run or an option does not fit, or validation or test records were trained on, by
+            the run to start from or by the generator of the synthetic data.
+    """
+    task = get_task(task)
+    check_kind(kind, preset)
+    if mode not in MODES:
+        raise ValueError(f"unknown mode {mode!r}; expected one of {', '.join(MODES)}")
+    if synthetic is not None and from_run is not None:
+        raise ValueError("give synthetic data to pre-train on or a run to start from, not both")
+    start = None if from_run is None else classifier_run(from_run)
+    manifest = combined_manifest(data)
+    lengths = PRESETS[preset]
+    fresh = start is None and synthetic is None
+    steps = steps or max(1, lengths["steps"] // (1 if fresh else 2))
+    pretrain_steps = pretrain_steps or lengths["steps"]
+    batch_size = batch_size or lengths["batch_size"]
+    learning_rate = learning_rate or lengths["learning_rate"] / (1 if fresh else 4)
+    config = {
+        "command": "finetune",
+        "kind": kind if start is None else start.config.get("kind"),
+        "data": names_of(data),
+        "real_frac": real_frac,
+        "synthetic": names_of(synthetic),
+        "from_run": None if from_run is None else str(from_run),
+        "test_data": names_of(test_data),
+        "preset": preset,
+        "mode": mode,
+        "steps": steps,
+        "pretrain_steps": pretrain_steps if synthetic is not None else None,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "balance": balance,
+        "patience": patience,
+        "precision": precision,
+        "seed": seed,
+        **signature(manifest, task),
+    }
+    if start is not None:
+        _check_start(start, config)
+    if synthetic is not None:
+        check_fit(data, synthetic)
+    train, validation, test = read_splits(data, test_data, task, seed)
+    check_classes(train.labels, task, allow_empty)
+    used = train.take(share(train.labels, real_frac, seed))
+    seen = lineage(data) if synthetic is None else lineage(data) | lineage(synthetic)
+    seen |= set() if start is None else set(start.trained_on())
+    trained_on = seen | {hash_id(name) for name in used.ids}
+    check_no_leak(trained_on, validation.ids + test.ids)
+
+    check_training(min(steps, pretrain_steps), batch_size, balance)
+    set_precision(precision)
+    strategy = make_strategy(devices)
+
+    run = Run.open(out, config, resume=resume, overwrite=overwrite)
+    if run.finished:
+        return run
+    run.write_trained_on(trained_on)
+    beyond = seen & {hash_id(name) for name in train.ids} - {hash_id(name) for name in used.ids}
+    run.config["training_records"] = {"real": counts(train.labels, task), "used": counts(used.labels, task)}
+    run.config["seen_beyond_real_frac"] = len(beyond)
+    run.write_config()
+
+    started = time.monotonic()
+
+    def left(part: float = 1.0) -> float | None:
+        """Minutes for a stage: this part of what is left."""
+        return None if max_minutes is None else part * max(0.02, max_minutes - (time.monotonic() - started) / 60)
+
+    keras.utils.set_random_seed(seed)
+    shared = {
+        "run": run,
+        "strategy": strategy,
+        "batch_size": batch_size,
+        "balance": balance,
+        "patience": patience,
+        "seed": seed,
+        "resume": resume,
+        "quiet": quiet,
+    }
+    with strategy.scope():
+        if start is not None:
+            model = load_classifier(start)
+        elif synthetic is not None and (run.folder / "pretrained.keras").exists():
+            model = run.load_model("pretrained")
+        else:
+            made, held_out = (used, validation) if fresh else _synthetic_splits(synthetic, task, seed)
+            model = new_classifier(kind, made, task.classes, task.multi_label, preset)
+    if synthetic is not None and not (run.folder / "pretrained.keras").exists():
+        rate = lengths["learning_rate"]
+        fit_classifier(
+            model, made, held_out, stage="pretrain", steps=pretrain_steps, learning_rate=rate, max_minutes=left(0.5), **shared
+        )
+        run.save_model(model, "pretrained")
+        del made, held_out
+
+    before = None
+    if not fresh and len(test) and _same_classes(model, task):
+        probabilities = predict(model, test.signals)
+        before = classification_metrics(
+            test.labels, probabilities, task.classes, multi_label=task.multi_label, bootstrap=bootstrap, seed=seed
+        )
+    if not _same_classes(model, task):
+        with strategy.scope():
+            model = replace_head(model, task)
+
+    shared["learning_rate"] = learning_rate
+    head_steps = 0 if fresh or mode == "full" else steps // 5
+    if head_steps:
+        _train_only_head(model, True)
+        fit_classifier(model, used, validation, stage="head", steps=head_steps, max_minutes=left(0.2), **shared)
+        _train_only_head(model, False)
+    done = fit_classifier(
+        model, used, validation, stage="finetune", steps=max(1, steps - head_steps), max_minutes=left(), **shared
+    )
+    run.save_model(model)
+    write_metrics(run, model, test, task, bootstrap=bootstrap, seed=seed, before=before)
+    run.finish(steps_done=done, minutes=round((time.monotonic() - started) / 60, 2))
+    return run
+
+
+def replace_head(model: keras.Model, task: Task) -> keras.Model:
+    """The classifier with a fresh head for another task, on the same layers."""
+    below = model.get_layer("logits").input
+    return keras.Model(model.inputs, LogitsHead(task.classes, task.multi_label)(below), name=model.name)
+
+
+def _synthetic_splits(synthetic: Folders, task: Task, seed: int) -> tuple[Examples, Examples]:
+    """Training and validation records of synthetic sets; a tenth of the training records where there is no validation split."""
+    train, validation = (read_examples(synthetic, split, task) for split in ("train", "validation"))
+    check_classes(train.labels, task, allow_empty=True)
+    return (train, validation) if len(validation) else hold_out(train, seed)
+
+
+def _same_classes(model: keras.Model, task: Task) -> bool:
+    head = model.get_layer("logits")
+    return (head.classes, head.multi_label) == (task.classes, task.multi_label)
+
+
+def _train_only_head(model: keras.Model, only: bool) -> None:
+    """Freezes everything below the head (its batch normalisation then keeps its averages), or thaws it."""
+    for layer in model.layers:
+        layer.trainable = layer.name == "logits" or not only
+
+
+def _check_start(start: Run, config: dict) -> None:
+    """Refuses a run whose signals differ from the data's."""
+    for name, what in (("leads", "leads"), ("sampling_rate", "a sampling rate"), ("samples", "a length in samples")):
+        if start.config.get(name) != config[name]:
+            raise ValueError(f"{start.folder} was trained with {what} of {start.config.get(name)}, the data has {config[name]}")

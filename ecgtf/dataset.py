@@ -1,0 +1,271 @@
+"""Data sets: a folder of TFRecord shards with a manifest. Open them here, as `tf.data` or as NumPy arrays.
+
+Everything a caller needs of a data set is in this module's namespace; what lies behind it is in `manifest.py` (`dataset.json`),
+`shards.py` (records on disk) and `stream.py` (`tf.data`). TensorFlow is imported by `load` alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ecgtf.ecg import SPLITS
+from ecgtf.manifest import (
+    Folders,
+    Manifest,
+    ShardSummary,
+    check_no_leak,
+    combined_manifest,
+    finish_dataset,
+    hash_id,
+    read_manifest,
+    read_manifests,
+)
+from ecgtf.shards import read_codes, read_records, shard_names, shard_paths, verify, write_shard
+from ecgtf.tasks import Task, get_task
+from ecgtf.tfrecord import read_tfrecord
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = [
+    "Arrays",
+    "Dataset",
+    "Folders",
+    "Manifest",
+    "ShardSummary",
+    "check_no_leak",
+    "combined_manifest",
+    "finish_dataset",
+    "hash_id",
+    "info",
+    "load",
+    "load_arrays",
+    "load_dataset",
+    "read_labels",
+    "read_manifest",
+    "read_manifests",
+    "read_records",
+    "shard_names",
+    "verify",
+    "write_shard",
+]
+
+
+@dataclass
+class Arrays:
+    """A split in memory."""
+
+    signals: np.ndarray
+    """`(n, time, leads)` float32 in millivolts."""
+    labels: np.ndarray | None
+    """`(n, classes)` float32, or None without a task."""
+    ids: list[str]
+    codes: list[tuple[str, ...]]
+    manifest: Manifest
+    """Of the set, or the combined one of several."""
+    patients: list[str | None]
+    ages: list[float | None]
+    sexes: list[str | None]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def load(
+    folders: Folders,
+    split: str,
+    task: Task | str | None,
+    *,
+    batch_size: int,
+    shuffle: bool = False,
+    balance: float = 0.0,
+    seed: int = 0,
+    repeat: bool = False,
+    start_batch: int = 0,
+    drop_remainder: bool = False,
+    limit: int | None = None,
+) -> tf.data.Dataset:
+    """A split of one or several sets as batches `(signal (batch, time, leads) float32 mV, label (batch, classes) float32)`.
+
+    Records without a class of a single-label task are left out. The order is deterministic; see `ecgtf.stream.stream`.
+
+    Args:
+        folders: a data set's folder, or several that agree on sampling rate, seconds and leads.
+        split: `train`, `validation` or `test`.
+        task: what the labels are; None keeps every record, with labels of no classes.
+        batch_size: records per batch.
+        shuffle: whether each epoch has an order of its own, a function of `seed` and the epoch's number.
+        balance: with `shuffle`, 0 shows each record once an epoch; above 0 an epoch draws as many records with replacement,
+            each with a weight of its rarest class's count to the power -balance, so that 1 shows all classes equally often.
+        seed: fixes the orders.
+        repeat: whether the stream is endless; its batches are all full and cross the border of epochs.
+        start_batch: how many batches to leave out at the start: an interrupted training continues its stream exactly.
+        drop_remainder: whether to leave out a last batch that is not full.
+        limit: at most this many records (the first ones).
+
+    Raises:
+        ValueError: if a folder holds no data set, the sets do not fit together, the split, task or a number is not possible, or
+            an endless stream has no records.
+    """
+    from ecgtf.stream import stream
+
+    return stream(
+        folders,
+        split,
+        None if task is None else get_task(task),
+        batch_size=batch_size,
+        shuffle=shuffle,
+        balance=balance,
+        seed=seed,
+        repeat=repeat,
+        start_batch=start_batch,
+        drop_remainder=drop_remainder,
+        limit=limit,
+    )
+
+
+def load_arrays(folders: Folders, split: str, task: Task | str | None = None, *, limit: int | None = None) -> Arrays:
+    """A split of one or several sets in memory, without TensorFlow; checksums verified.
+
+    Args:
+        folders: a data set's folder, or several that agree on sampling rate, seconds and leads.
+        split: `train`, `validation` or `test`.
+        task: what the labels are; records without a class of a single-label task are left out. None keeps every record.
+        limit: at most this many records (the first ones).
+
+    Raises:
+        ValueError: if a folder holds no data set, the sets do not fit together, the split or task is unknown, or a shard is
+            damaged.
+    """
+    task = None if task is None else get_task(task)
+    sets = read_manifests(folders)
+    manifest = combined_manifest(folders)
+    if limit is not None and limit < 0:
+        raise ValueError(f"expected a limit of at least 0, received {limit}")
+    most = sum(part.records_in(split) for _, part in sets)
+    most = most if limit is None else min(most, limit)
+    signals = np.empty((most, manifest.samples, len(manifest.leads)), np.float32)
+    labels, kept = [], []
+    for folder, part in sets:
+        for record in read_records(folder, split, part):
+            if len(kept) == most:
+                break
+            if task:
+                label = task.labels([record.codes])
+                if not task.multi_label and not label.any():
+                    continue
+                labels.append(label)
+            signals[len(kept)] = record.signal
+            record.signal = None
+            kept.append(record)
+    return Arrays(
+        signals=signals[: len(kept)],
+        labels=np.concatenate([task.labels([]), *labels]) if task else None,
+        ids=[record.id for record in kept],
+        codes=[record.codes for record in kept],
+        manifest=manifest,
+        patients=[record.patient for record in kept],
+        ages=[record.age for record in kept],
+        sexes=[record.sex for record in kept],
+    )
+
+
+def read_labels(folders: Folders, split: str, task: Task | str) -> np.ndarray:
+    """Labels `(records, classes)` float32 of every record of a split, in order, without their signals.
+
+    A record without a class of a single-label task has a row of zeros here (`load` and `load_arrays` leave it out).
+
+    Raises:
+        ValueError: as `load_arrays`.
+    """
+    codes = []
+    for folder, manifest in read_manifests(folders):
+        for path in shard_paths(folder, manifest, split):
+            codes.extend(read_codes(data) for data in read_tfrecord(path))
+    return get_task(task).labels(codes)
+
+
+class Dataset:
+    """A data set opened for use from Python: NumPy arrays by split, or `tf.data` batches."""
+
+    def __init__(self, folders: Folders, task: Task | str | None = None):
+        self.folders = folders
+        self.task = None if task is None else get_task(task)
+        self.manifest = combined_manifest(folders)
+
+    @cached_property
+    def train(self) -> Arrays:
+        """The training split."""
+        return load_arrays(self.folders, "train", self.task)
+
+    @cached_property
+    def validation(self) -> Arrays:
+        """The validation split."""
+        return load_arrays(self.folders, "validation", self.task)
+
+    @cached_property
+    def test(self) -> Arrays:
+        """The test split."""
+        return load_arrays(self.folders, "test", self.task)
+
+    def batches(self, split: str, batch_size: int, **options: Any) -> tf.data.Dataset:
+        """`load` of this set: batches of signals and labels.
+
+        Raises:
+            ValueError: if the set was opened without a task, or as `load`.
+        """
+        if self.task is None:
+            raise ValueError("expected a task for labels: open the set as load_dataset(path, task='rhythm7')")
+        return load(self.folders, split, self.task, batch_size=batch_size, **options)
+
+
+def load_dataset(path: Folders, task: Task | str | None = None) -> Dataset:
+    """Opens a data set (or several as one) for use from Python.
+
+    >>> data = load_dataset("data/ptbxl", task="rhythm7")  # doctest: +SKIP
+    >>> data.train.signals.shape  # doctest: +SKIP
+    (17418, 1000, 12)
+
+    Raises:
+        ValueError: if a folder holds no finished data set, or the task is unknown.
+    """
+    return Dataset(path, task)
+
+
+def info(folders: Folders, task: Task | str | None = None) -> dict[str, Any]:
+    """What `ecgtf info --json` prints: counts per split, with a task also per class.
+
+    `excluded` counts the records that the task leaves out (none of a multi-label task). Without a task, each split has the
+    counts of its diagnosis codes instead.
+
+    Raises:
+        ValueError: as `read_labels`.
+    """
+    sets = read_manifests(folders)
+    manifest = combined_manifest(folders)
+    splits = {}
+    for split in SPLITS:
+        content = manifest.splits[split]
+        splits[split] = {"records": content["records"], "shards": sum(len(part.shards(split)) for _, part in sets)}
+        if task is None:
+            splits[split]["codes"] = content["codes"]
+            continue
+        labels = read_labels(folders, split, task)
+        counts = labels.sum(axis=0).astype(int).tolist()
+        splits[split]["classes"] = dict(zip(get_task(task).classes, counts, strict=True))
+        splits[split]["excluded"] = 0 if get_task(task).multi_label else int((~labels.any(axis=1)).sum())
+    return {
+        "name": manifest.name,
+        "sampling_rate": manifest.sampling_rate,
+        "seconds": manifest.seconds,
+        "leads": list(manifest.leads),
+        "records": manifest.records,
+        "rejected": manifest.rejected,
+        "synthetic": manifest.synthetic,
+        "splits": splits,
+        "sources": manifest.sources,
+    }

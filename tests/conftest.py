@@ -1,0 +1,80 @@
+"""Small data sets of seeded synthetic signals that the tests share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecgtf.dataset import finish_dataset, shard_names, write_shard
+from ecgtf.ecg import LEADS, Record, lead_matrix
+
+RATE, SECONDS = 100, 10.0
+RHYTHM_CODES = {  # rhythm7 class: SNOMED CT code, beats per minute
+    "SR": ("426783006", 70),
+    "SB": ("426177001", 48),
+    "ST": ("427084000", 120),
+    "SA": ("427393009", 70),
+    "AFIB": ("164889003", 90),
+    "AFLT": ("164890007", 75),
+    "SVT": ("426761007", 180),
+}
+
+
+def toy_signal(rate_bpm: float, irregular: float, rng: np.random.Generator) -> np.ndarray:
+    """`(1000, 12)` float32 mV: bumps at the given rate in 8 leads, the limb leads by their equations, whole microvolts."""
+    intervals = 60 / rate_bpm * (1 + irregular * rng.uniform(-1, 1, size=64))
+    beats = rng.uniform(0, intervals[0]) + np.concatenate([[0], np.cumsum(intervals)])
+    time = np.arange(int(RATE * SECONDS)) / RATE
+    bumps = np.exp(-((time[:, None] - beats) ** 2) / (2 * 0.03**2)).sum(axis=1)
+    independent = np.array([0.8, 1.0, -0.5, 0.3, 0.7, 1.2, 1.1, 0.9]) * rng.uniform(0.8, 1.2, size=8)
+    signal = bumps[:, None] * independent + rng.normal(0, 0.02, size=(len(time), 8))
+    signal = signal @ lead_matrix(("I", "II", "V1", "V2", "V3", "V4", "V5", "V6"), LEADS)
+    return (np.round(signal * 1000) / 1000).astype(np.float32)
+
+
+def toy_record(number: int, rhythm: str, split: str) -> Record:
+    rng = np.random.default_rng([number, len(rhythm), sum(rhythm.encode())])
+    code, rate_bpm = RHYTHM_CODES[rhythm]
+    irregular = {"AFIB": 0.4, "SA": 0.2}.get(rhythm, 0.02)
+    return Record(
+        id=f"toy/{split}/{rhythm}{number:03d}",
+        codes=(code, "428750005") if number % 2 else (code,),  # a code beside the rhythm, as real records have
+        signal=toy_signal(rate_bpm, irregular, rng),
+        sampling_rate=RATE,
+        patient=f"{rhythm}{number:03d}" if number % 3 else None,
+        age=float(20 + number) if number % 4 else None,
+        sex=("male", "female", None)[number % 3],
+        split=split,
+    )
+
+
+def write_toy_dataset(folder: Path, per_class: dict[str, int], *, shards: int = 1, name: str = "toy", **fields) -> Path:
+    """A finished data set with this many records of each rhythm7 class per split."""
+    folder.mkdir(parents=True, exist_ok=True)
+    samples, summaries = int(RATE * SECONDS), []
+    for split, count in per_class.items():
+        records = [toy_record(number, rhythm, split) for number in range(count) for rhythm in RHYTHM_CODES]
+        size = max(1, len(records)) * samples * len(LEADS) * 2
+        names = shard_names(split, len(records), samples, len(LEADS), shard_bytes=-(-size // shards))
+        for part, file in enumerate(names):
+            summaries.append(write_shard(folder / file, records[part :: len(names)], LEADS, samples))
+    about = {"name": name, "sampling_rate": RATE, "seconds": SECONDS, "leads": LEADS}
+    about["sources"] = [{"name": "toy signals", "licence": "none needed", "citation": ""}]
+    finish_dataset(folder, about | fields, summaries)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory) -> Path:
+    """A folder: 12 leads, 100 Hz, 10 s, the 7 rhythms; 28 training records in 2 shards, 14 validation, 14 test records."""
+    return write_toy_dataset(tmp_path_factory.mktemp("data") / "small", {"train": 4, "validation": 2, "test": 2}, shards=2)
+
+
+@pytest.fixture
+def make_dataset(tmp_path):
+    """`write_toy_dataset` into a folder of this test alone."""
+
+    def make(name: str = "set", per_class: dict[str, int] | None = None, **options) -> Path:
+        return write_toy_dataset(tmp_path / name, per_class or {"train": 1, "validation": 1, "test": 1}, name=name, **options)
+
+    return make

@@ -1,0 +1,275 @@
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from ecgtf.classifiers.classifier import (
+    Examples,
+    features,
+    fit_classifier,
+    load_classifier,
+    new_classifier,
+    predict,
+    train_classifier,
+)
+from ecgtf.classifiers.examples import check_classes, mix, read_examples, read_splits, share, training_batches
+from ecgtf.classifiers.transfer import finetune
+from ecgtf.dataset import hash_id, load_arrays
+from ecgtf.tasks import get_task
+from ecgtf.training import Run
+
+QUICK = {"preset": "tiny", "steps": 20, "batch_size": 8, "bootstrap": 20, "quiet": True}
+
+
+def examples(per_class=(60, 30, 10), samples=50, seed=0) -> Examples:
+    """Sines whose frequency is the class."""
+    rng = np.random.default_rng(seed)
+    target = np.repeat(np.arange(len(per_class)), per_class)
+    phase = rng.uniform(0, 6.28, (len(target), 1))
+    wave = np.sin(np.arange(samples) * (0.2 + 0.3 * target[:, None]) + phase)[..., None]
+    signals = (wave * [1.0, -0.5] + 0.1 * rng.normal(size=(len(target), samples, 2))).astype("float32")
+    return Examples(signals, np.eye(len(per_class), dtype="float32")[target], [f"r{k}" for k in range(len(target))])
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    from conftest import write_toy_dataset
+
+    return write_toy_dataset(tmp_path_factory.mktemp("sets") / "real", {"train": 6, "validation": 2, "test": 4}, name="real")
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory, real):
+    """As many records as the real set, said to come of a generator that saw its training records."""
+    from conftest import write_toy_dataset
+
+    saw = [hash_id(name) for name in load_arrays(real, "train").ids]
+    folder = tmp_path_factory.mktemp("sets") / "synthetic"
+    made = {"run": "toy", "settings": {}, "trained_on": saw}
+    return write_toy_dataset(folder, {"train": 6}, name="synthetic", generator=made)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, real):
+    """A classifier of four rhythms."""
+    options = QUICK | {"steps": 60}
+    return train_classifier("resnet1d", real, tmp_path_factory.mktemp("runs") / "c", task="rhythm4", seed=1, **options)
+
+
+# --- records in memory
+
+
+def test_shares_are_nested_stratified_and_keep_every_class():
+    labels = np.eye(3, dtype="float32")[np.repeat([0, 1, 2], (80, 18, 2))]
+    previous: set = set()
+    for fraction, sizes in ((0.01, [1, 1, 1]), (0.2, [16, 4, 1]), (0.5, [40, 9, 1]), (1.0, [80, 18, 2])):
+        kept = share(labels, fraction, seed=3)
+        assert labels[kept].sum(axis=0).tolist() == sizes
+        assert previous <= set(kept.tolist())
+        previous = set(kept.tolist())
+    assert not np.array_equal(share(labels, 0.2, seed=3), share(labels, 0.2, seed=4))
+
+
+def test_shares_of_multi_hot_labels_keep_every_class():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((200, 4)) < (0.6, 0.3, 0.02, 0.0)).astype("float32")
+    labels[7, 3] = 1
+    kept = share(labels, 0.05, seed=0)
+    assert (labels[kept].sum(axis=0) > 0).all()
+    assert len(kept) < 20
+    with pytest.raises(ValueError, match="above 0 and up to 1"):
+        share(labels, 0.0, seed=0)
+
+
+def test_synthetic_records_are_added_class_by_class():
+    real, made = examples((10, 4, 2)), examples((50, 50, 3))
+    assert mix(real, made, 1.5, False, 0).labels.sum(axis=0).tolist() == [15, 6, 3]
+    assert mix(real, made, 2.0, False, 0).labels.sum(axis=0).tolist() == [20, 8, 3]  # no more than there are
+    assert len(mix(real, made, 0.0, False, 0)) == 0
+    assert len(mix(real, made, 0.5, True, 0)) == 8
+
+
+@pytest.mark.parametrize("balance", [0.0, 1.0])
+def test_a_stream_entered_late_goes_on_as_if_never_left(balance):
+    train = examples((5, 4, 2))
+    options = {"batch_size": 4, "balance": balance, "seed": 5}
+    whole = [batch[0].numpy() for batch in training_batches(train, **options).take(9)]
+    late = [batch[0].numpy() for batch in training_batches(train, start_batch=6, **options).take(3)]
+    np.testing.assert_array_equal(whole[6:], late)
+
+
+def test_an_epoch_shows_every_record_once_and_balance_shows_classes_equally():
+    train = examples((5, 4, 3))
+    plain = np.concatenate([batch[0].numpy() for batch in training_batches(train, batch_size=4).take(3)])
+    order = np.lexsort(plain[:, :2, 0].T), np.lexsort(train.signals[:, :2, 0].T)
+    np.testing.assert_array_equal(plain[order[0]], train.signals[order[1]])
+    balanced = next(iter(training_batches(examples((900, 90, 10)), batch_size=3000, balance=1.0)))[1].numpy()
+    np.testing.assert_allclose(balanced.mean(axis=0), 1 / 3, atol=0.04)
+
+
+def test_ids_of_synthetic_sets_carry_the_name_of_the_set(real, synthetic):
+    both = read_examples([real, synthetic], "train", get_task("rhythm7"))
+    assert both.ids[0].startswith("toy/train/")
+    assert both.ids[-1].startswith("synthetic/toy/train/")
+    assert len(both) == len(both.signals) == 84
+
+
+# --- training
+
+
+def test_a_run_folder_holds_model_metrics_predictions_and_ids(run, real):
+    assert run.finished
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    assert metrics["test"]["n"] == 28
+    assert metrics["test"]["per_class"]["SR"]["n"] == 8  # sinus rhythm and sinus arrhythmia
+    assert metrics["test"]["macro_auroc"]["low"] <= metrics["test"]["macro_auroc"]["value"]
+    assert run.config["training_records"] == {"given": {"SB": 6, "AFIB": 12, "GSVT": 12, "SR": 12}}
+    assert set(run.trained_on()) == {hash_id(name) for name in load_arrays(real, "train").ids}
+
+
+def test_the_loaded_model_gives_the_predictions_of_the_run(run, real):
+    model = load_classifier(run.folder)
+    test = load_arrays(real, "test", "rhythm4")
+    kept = np.load(run.folder / "predictions.npz")
+    assert kept["ids"].tolist() == test.ids
+    probabilities = predict(model, test.signals, batch_size=5)
+    np.testing.assert_allclose(probabilities, kept["probabilities"], atol=1e-5)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-5)
+    assert model.get_layer("logits").classes == ("SB", "AFIB", "GSVT", "SR")
+    assert features(model, test.signals[:3]).shape == (3, 16)
+    assert predict(model, test.signals[:0]).shape == (0, 4)
+    with pytest.raises(ValueError, match=r"takes signals \(records, 1000, 12\)"):
+        predict(model, test.signals[:, :500])
+
+
+def test_training_learns_and_keeps_the_best_weights(tmp_path):
+    train, held_out = examples((60, 30, 10)), examples((20, 20, 20), seed=1)
+    folder = Run.open(tmp_path / "r", {})
+    keras.utils.set_random_seed(0)
+    model = new_classifier("resnet1d", train, "abc", False, "tiny", stride=2)
+    settings = {"steps": 60, "batch_size": 16, "learning_rate": 5e-3, "quiet": True}
+    fit_classifier(model, train, held_out, run=folder, **settings)
+    assert (predict(model, held_out.signals).argmax(axis=1) == held_out.labels.argmax(axis=1)).mean() > 0.9
+    best = json.loads((folder.folder / "checkpoints" / "classifier" / "best.json").read_text())
+    assert best["value"] > 0.98
+
+
+def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(tmp_path):
+    train, held_out = examples((30, 20, 10)), examples((5, 5, 5), seed=1)
+    settings = {"steps": 12, "batch_size": 8, "quiet": True}
+
+    def trained(name, resume=False, **options):
+        keras.utils.set_random_seed(3)
+        model = new_classifier("resnet1d", train, "abc", False, "tiny", stride=2, dropout=0.3)
+        folder = Run.open(tmp_path / name, {}, resume=resume)
+        done = fit_classifier(model, train, train.take([]), run=folder, resume=resume, **settings, **options)
+        return done, predict(model, held_out.signals)
+
+    done, whole = trained("whole")
+    stopped, half = trained("parts", max_minutes=0)
+    resumed, parts = trained("parts", resume=True)
+    assert (done, resumed) == (12, 12)
+    assert stopped < 12
+    np.testing.assert_allclose(parts, whole, atol=1e-6)
+    assert np.abs(half - whole).max() > 1e-2
+
+
+def test_synthetic_records_are_mixed_in_and_their_lineage_kept(tmp_path, real, synthetic):
+    run = train_classifier(
+        "resnet1d", real, tmp_path / "m", synthetic=synthetic, synthetic_ratio=0.5, class_weights="balanced", balance=0, **QUICK
+    )
+    assert run.config["training_records"]["synthetic"] == dict.fromkeys(get_task("rhythm7").classes, 3)
+    assert len(run.trained_on()) == 42 + 21
+    with pytest.raises(ValueError, match="not empty"):
+        train_classifier("resnet1d", real, tmp_path / "m", **QUICK)
+
+
+def test_a_synthetic_set_alone_is_tested_on_the_set_that_is_named(real, synthetic):
+    train, validation, test = read_splits(synthetic, real, get_task("rhythm7"), seed=0)
+    assert len(test) == 28
+    assert train.labels.sum(axis=0).tolist() == [5.0] * 7  # one of the six is held out for validation
+    assert validation.labels.sum(axis=0).tolist() == [1.0] * 7
+    assert not set(train.ids) & set(validation.ids)
+
+
+def test_classes_without_records_are_named(tmp_path, real):
+    rhythms, superclasses = get_task("rhythm4"), get_task("superclass")
+    labels = np.array([[1, 0, 1, 0]], dtype="float32")
+    with pytest.raises(ValueError, match="no training records of AFIB, SR; choose another, or accept it with --allow-empty"):
+        check_classes(labels, rhythms, allow_empty=False)
+    check_classes(labels, rhythms, allow_empty=True)
+    check_classes(np.array([[1, 0, 0, 0, 0]]), superclasses, allow_empty=False)  # a multi-label task keeps its empty classes
+    with pytest.raises(ValueError, match="no training record has a class of task superclass"):
+        train_classifier("resnet1d", real, tmp_path / "c", task="superclass", **QUICK)
+    assert not (tmp_path / "c").exists()
+
+
+def test_test_records_that_a_generator_saw_are_refused(tmp_path, real, make_dataset):
+    saw = [hash_id(name) for name in load_arrays(real, "test").ids[:3]]
+    leaky = make_dataset(generator={"run": "toy", "settings": {}, "trained_on": saw})
+    for train in (lambda **o: train_classifier("resnet1d", real, **o), lambda **o: finetune(real, **o)):
+        with pytest.raises(ValueError, match="3 of 42 test records were used in training"):
+            train(out=tmp_path / "x", synthetic=leaky, **QUICK)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "resnet2d"}, "unknown classifier 'resnet2d'; expected one of resnet1d"),
+        ({"preset": "huge"}, "unknown preset"),
+        ({"balance": 2.0}, "balance between 0 and 1"),
+        ({"class_weights": "auto"}, "'balanced' or None"),
+        ({"steps": 5, "epochs": 1}, "not both"),
+    ],
+)
+def test_impossible_options_are_refused_before_anything_is_written(tmp_path, real, options, message):
+    options = {"kind": "resnet1d", "quiet": True} | options
+    with pytest.raises(ValueError, match=message):
+        train_classifier(data=real, out=tmp_path / "o", **options)
+    assert not (tmp_path / "o").exists()
+
+
+# --- transfer
+
+
+def test_pretraining_on_synthetic_records_then_a_share_of_real_ones(tmp_path, real, synthetic):
+    run = finetune(real, tmp_path / "f", real_frac=0.5, synthetic=synthetic, pretrain_steps=20, seed=2, **QUICK)
+    assert run.config["training_records"]["used"] == dict.fromkeys(get_task("rhythm7").classes, 3)
+    assert run.config["seen_beyond_real_frac"] == 21  # the generator saw all 42, the share holds 21
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    assert metrics["before"]["n"] == metrics["test"]["n"] == 28
+    stages = {row.split(",")[0] for row in (run.folder / "log.csv").read_text().splitlines()[1:]}
+    assert stages == {"pretrain", "head", "finetune"}
+    again = finetune(real, run.folder, real_frac=0.5, synthetic=synthetic, pretrain_steps=20, seed=2, resume=True, **QUICK)
+    assert again.config == run.config
+
+
+def test_starting_from_a_run_replaces_the_head_where_classes_differ(tmp_path, real, run):
+    moved = finetune(real, tmp_path / "g", from_run=run.folder, task="rhythm7", mode="full", real_frac=0.4, **QUICK)
+    model = load_classifier(moved)
+    assert model.get_layer("logits").classes == get_task("rhythm7").classes
+    assert json.loads((moved.folder / "metrics.json").read_text())["before"] is None
+    assert moved.config["seen_beyond_real_frac"] == 42 - 7 * 2  # the run saw the whole training split
+
+
+def test_a_run_that_does_not_fit_is_refused(tmp_path, real, run):
+    other = Run.open(tmp_path / "other", {"command": "train-generator"})
+    with pytest.raises(ValueError, match="run of train-generator; expected a run of train-classifier"):
+        finetune(real, tmp_path / "h", from_run=other.folder, **QUICK)
+    with pytest.raises(ValueError, match="not both"):
+        finetune(real, tmp_path / "h", from_run=run.folder, synthetic=real, **QUICK)
+
+
+def test_two_replicas_train_and_predict(tmp_path, real):
+    code = f"""
+from ecgtf.classifiers.classifier import train_classifier
+run = train_classifier("resnet1d", {str(real)!r}, {str(tmp_path / "r")!r}, preset="tiny", steps=4, batch_size=8, devices=2,
+                       bootstrap=0, quiet=True)
+print("finished", run.config["steps_done"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert "finished 4" in done.stdout, done.stderr[-2000:]

@@ -1,0 +1,365 @@
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ecgtf.data_prep.journal import check_folder, only_one
+from ecgtf.data_prep.prepare import prepare
+from ecgtf.data_prep.signals import resample
+
+from ecgtf.dataset import load_arrays, read_manifest, read_records, verify
+from ecgtf.ecg import LEADS, SPLITS, select_leads
+from ecgtf.generators.simulator import RHYTHMS, simulate_records
+from ecgtf.wfdb_io import read_record, write_record
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def ecg(number, samples=200, leads=12):
+    """Something of an ECG's size with its limb leads in order."""
+    signal = 0.3 * np.random.default_rng(number).normal(size=(samples, 8))
+    twelve = select_leads(signal, ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6"), LEADS)
+    return twelve[:, :leads].astype(np.float32)
+
+
+def collection(root, count=24, samples=200, rate=100):
+    for number in range(count):
+        code = ("426783006", "164889003", "426177001")[number % 3]
+        write_record(root / f"{number % 2}", f"r{number:03d}", ecg(number, samples), LEADS, rate, [f"Dx: {code}", "Age: 50"])
+    return root
+
+
+def is_alive(process_group):
+    try:
+        os.killpg(process_group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def rejected(folder):
+    with (folder / "rejected.csv").open(newline="") as file:
+        return {row["id"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def test_a_collection_becomes_a_data_set(tmp_path):
+    root = collection(tmp_path / "ecgs")
+    manifest = prepare("wfdb", root, tmp_path / "out", seconds=2, workers=1)
+    assert (manifest.name, manifest.sampling_rate, manifest.seconds, manifest.leads) == ("ecgs", 100, 2, LEADS)
+    assert (manifest.records, manifest.rejected, manifest.synthetic) == (24, 0, False)
+    assert manifest == read_manifest(tmp_path / "out")
+    assert verify(tmp_path / "out") == []
+    assert sorted(content(tmp_path / "out")) == [
+        "dataset.json", "rejected.csv", *[f"{split}.tfrecord-00000-of-00001" for split in sorted(SPLITS)]
+    ]  # fmt: skip
+    records = {record.id: record for split in SPLITS for record in read_records(tmp_path / "out", split)}
+    assert sorted(records) == sorted(f"ecgs/{number % 2}/r{number:03d}" for number in range(24))
+    record = records["ecgs/1/r003"]
+    np.testing.assert_allclose(record.signal, ecg(3), atol=0.501e-3)
+    assert (record.codes, record.age, record.sex, record.patient) == (("426783006",), 50.0, None, None)
+
+
+def test_rate_length_leads_and_window(tmp_path):
+    root = tmp_path / "ecgs"
+    leads = ("V6", "II", "I")
+    write_record(root, "a", ecg(0, 1500)[:, :3], leads, 500)
+    for window, first in (("first", 0), ("centre", 250)):
+        out = tmp_path / window
+        manifest = prepare("wfdb", root, out, seconds=2, leads=("II", "iii", "v6"), window=window, workers=1)
+        assert manifest.leads == ("II", "III", "V6")
+        stored = read_record(root / "a")[0]
+        derived = np.stack([stored[:, 1], stored[:, 1] - stored[:, 2], stored[:, 0]], axis=1)
+        expected = resample(derived[first : first + 1000], 500, 100)
+        np.testing.assert_allclose(load_arrays(out, "train").signals[0], expected, atol=0.501e-3)
+
+
+def faulty_collection(root):
+    """Two good records, and one for each fault; the faults' reasons by id."""
+    collection(root, 2)
+    bad = {}
+
+    def add(name, reason, signal=None, leads=LEADS, rate=100):
+        write_record(root, name, ecg(9) if signal is None else signal, leads, rate)
+        bad[f"ecgs/{name}"] = reason
+
+    add("missing", "missing.hea: signal file 'missing.dat' is missing")
+    (root / "missing.dat").unlink()
+    add("truncated", "truncated.hea: signal file 'truncated.dat' is truncated: expected 4800 bytes, found 4799")
+    (root / "truncated.dat").write_bytes((root / "truncated.dat").read_bytes()[:-1])
+    add("nan", "missing samples in V3 (2 of 200 in V3)", np.where(np.arange(2400).reshape(200, 12) % 1200 == 8, np.nan, ecg(9)))
+    add("flat", "flat lead V6 (spans less than 0.01 mV)", np.where(np.arange(12) == 11, 0.5, ecg(9)))
+    add("lacking", f"leads V6 are missing; the signal has {', '.join(LEADS[:11])}", ecg(9, leads=11), LEADS[:11])
+    add("unknown", f"leads V6 are missing; the signal has {', '.join(LEADS[:11])}, Y", ecg(9), (*LEADS[:11], "Y"))
+    add("twice", "lead V5 stands more than once in the record", np.hstack([ecg(9), ecg(9)[:, :1]]), (*LEADS, "v5"))
+    add("short", "lasts 1.99 s, shorter than the 2 s asked for", ecg(9, 199))
+    add("slow", "sampled at 50 Hz, 100 Hz are asked for", rate=50)
+    add("huge", "amplitude of 40 mV in II (more than 32.767 mV)")
+    (root / "huge.hea").write_text((root / "huge.hea").read_text().replace("1000(0)/mV", "100(0)/mV"))
+    digital = np.round(ecg(9) * 100).astype("<i2")
+    digital[7, 1] = -4000
+    (root / "huge.dat").write_bytes(digital.tobytes())
+    add("empty", "empty.hea: the header has no record line")
+    (root / "empty.hea").write_text("")
+    add("outside", "outside.hea: signal file '../x.dat' lies outside the record's folder; refused")
+    (root / "outside.hea").write_text((root / "outside.hea").read_text().replace("outside.dat", "../x.dat"))
+    add("chunks", "chunks.hea: a multi-segment record; expected a record of one segment")
+    (root / "chunks.hea").write_text((root / "chunks.hea").read_text().replace("chunks 12", "chunks/2 12"))
+    return bad
+
+
+def test_faulty_records_are_left_out_counted_and_listed(tmp_path):
+    bad = faulty_collection(tmp_path / "ecgs")
+    manifest = prepare("wfdb", tmp_path / "ecgs", tmp_path / "out", seconds=2, workers=1)
+    assert rejected(tmp_path / "out") == bad
+    assert (manifest.records, manifest.rejected) == (2, len(bad))
+    assert verify(tmp_path / "out") == []
+
+
+def test_strict_names_the_first_and_leaves_nothing_finished(tmp_path):
+    faulty_collection(tmp_path / "ecgs")
+    with pytest.raises(ValueError, match=r"^strict: ecgs/chunks: .*; ecgs/empty: .*no record line$"):
+        prepare("wfdb", tmp_path / "ecgs", tmp_path / "out", seconds=2, workers=1, strict=True)
+    for name in ("chunks", "empty"):
+        (tmp_path / "ecgs" / f"{name}.hea").unlink()
+    with pytest.raises(ValueError, match=r"^strict: ecgs/flat: flat lead V6 .*; and 6 more$"):
+        prepare("wfdb", tmp_path / "ecgs", tmp_path / "out", seconds=2, workers=1, strict=True)
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    prepare("wfdb", tmp_path / "ecgs", tmp_path / "out", seconds=2, workers=1)  # nothing stands in the way of a lenient one
+
+
+def test_nothing_left_says_why_and_leaves_an_empty_folder(tmp_path):
+    collection(tmp_path / "ecgs", 5)
+    with pytest.raises(
+        ValueError, match=r"no record is left of 5: 5 x lasts N s, shorter than the N s asked for \(the first: ecgs/0/r002"
+    ):
+        prepare("wfdb", tmp_path / "ecgs", tmp_path / "out", seconds=3, workers=1)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_workers_or_on_the_place(tmp_path):
+    root = collection(tmp_path / "ecgs")
+    prepare("wfdb", root, tmp_path / "one", seconds=2, workers=1, shard_bytes=20_000)
+    os.rename(tmp_path / "ecgs", tmp_path / "x")
+    os.mkdir(tmp_path / "elsewhere")
+    os.rename(tmp_path / "x", tmp_path / "elsewhere" / "ecgs")
+    prepare("wfdb", tmp_path / "elsewhere" / "ecgs", tmp_path / "three", seconds=2, workers=3, shard_bytes=20_000)
+    assert len(read_manifest(tmp_path / "one").shards("train")) == 5
+    assert content(tmp_path / "one") == content(tmp_path / "three")
+    for text in (str(tmp_path), "workers", "elsewhere"):
+        assert all(text.encode() not in data for data in content(tmp_path / "three").values())
+
+
+def test_workers_do_not_import_tensorflow():
+    code = "import sys, ecgtf.data_prep.prepare\nprint('tensorflow' in sys.modules, 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False False\n"
+
+
+def test_limit_takes_the_first_records(tmp_path):
+    root = collection(tmp_path / "ecgs")
+    manifest = prepare("wfdb", root, tmp_path / "out", seconds=2, workers=1, limit=5)
+    ids = {record.id for split in SPLITS for record in read_records(tmp_path / "out", split)}
+    assert manifest.records == 5
+    assert ids == {f"ecgs/0/r{number:03d}" for number in (0, 2, 4, 6, 8)}
+
+
+def test_progress_counts_records(tmp_path):
+    calls = []
+    root = collection(tmp_path / "ecgs")
+    prepare("wfdb", root, tmp_path / "o", seconds=2, workers=1, shard_bytes=30_000, progress=lambda *call: calls.append(call))
+    assert calls[0] == (0, 24)
+    assert calls[-1] == (24, 24)
+    assert calls == sorted(calls)
+    assert len(calls) > 3
+
+
+def test_without_a_source_the_simulator_is_the_source(tmp_path):
+    manifest = prepare(None, None, tmp_path / "out", limit=42, seconds=4, workers=1, seed=3)
+    assert manifest.rejected == 0
+    assert not manifest.synthetic  # no generator was trained for it
+    splits = {split: list(read_records(tmp_path / "out", split)) for split in SPLITS}
+    assert all(splits.values())
+    assert {code for record in splits["train"] for code in record.codes} == set(RHYTHMS.values())
+    records = sorted((record for part in splits.values() for record in part), key=lambda record: record.id)
+    assert [record.id for record in records] == [f"simulated/seed3/S{index:06d}" for index in range(42)]
+    for index, made in enumerate(simulate_records(42, seed=3, rate=100, seconds=4)):
+        np.testing.assert_allclose(records[index].signal, made.signal, atol=1e-6)
+        assert (records[index].codes, records[index].age, records[index].sex) == (made.codes, made.age, made.sex)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"source": "physionet"}, "unknown source 'physionet'; expected one of ptbxl"),
+        ({"root": None}, "needs the folder"),
+        ({"root": "nowhere"}, "is no folder"),
+        ({"rate": 0}, "above 0 for rate"),
+        ({"seconds": float("inf")}, "above 0 for seconds"),
+        ({"seconds": 0.005}, "expected a whole number"),
+        ({"seconds": 1e9}, "expected a whole number"),
+        ({"leads": ["I", "x"]}, "unknown lead name 'x'"),
+        ({"leads": ["I", "i"]}, "named more than once"),
+        ({"leads": []}, "at least one lead"),
+        ({"window": "last"}, "unknown window 'last'"),
+        ({"workers": 0}, "at least 1 for workers"),
+        ({"limit": 0}, "at least 1 for limit"),
+        ({"seed": -1}, "at least 0 for seed"),
+        ({"source": "ptbxl", "labels": "x.csv"}, "goes with the source wfdb only"),
+    ],
+)
+def test_arguments_that_make_no_sense_touch_nothing(tmp_path, arguments, match):
+    collection(tmp_path / "ecgs", 2)
+    arguments = {"source": "wfdb", "root": tmp_path / "ecgs", "seconds": 2, "workers": 1} | arguments
+    with pytest.raises(ValueError, match=match):
+        prepare(out=tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+class TestOutputFolder:
+    def test_a_finished_one_is_replaced_only_when_asked(self, tmp_path):
+        root, out = collection(tmp_path / "ecgs"), tmp_path / "out"
+        prepare("wfdb", root, out, seconds=2, workers=1, shard_bytes=20_000)
+        before = content(out)
+        with pytest.raises(ValueError, match="holds a finished data set already"):
+            prepare("wfdb", root, out, seconds=2, workers=1)
+        assert content(out) == before
+        with pytest.raises(ValueError, match="no record is left"):  # found out by reading signals: the old set is gone
+            prepare("wfdb", root, out, seconds=9, workers=1, overwrite=True)
+        prepare("wfdb", root, out, seconds=1, workers=1, overwrite=True)
+        assert read_manifest(out).seconds == 1
+        assert verify(out) == []
+
+    def test_a_source_that_cannot_be_read_does_not_cost_the_old_set(self, tmp_path):
+        root, out = collection(tmp_path / "ecgs"), tmp_path / "out"
+        prepare("wfdb", root, out, seconds=2, workers=1)
+        before = content(out)
+        with pytest.raises(ValueError, match="is no folder"):
+            prepare("wfdb", tmp_path / "nowhere", out, seconds=2, workers=1, overwrite=True)
+        assert content(out) == before
+
+    def test_a_folder_of_something_else_is_left_alone_even_so(self, tmp_path):
+        root, out = collection(tmp_path / "ecgs"), tmp_path / "out"
+        out.mkdir()
+        (out / "thesis.tex").write_text("x")
+        for overwrite in (False, True):
+            with pytest.raises(ValueError, match="is not empty and holds no data set"):
+                prepare("wfdb", root, out, seconds=2, workers=1, overwrite=overwrite)
+        assert (out / "thesis.tex").read_text() == "x"
+        with pytest.raises(ValueError, match="is a file"):
+            check_folder(out / "thesis.tex")
+
+    def test_two_at_a_time(self, tmp_path):
+        root, out = collection(tmp_path / "ecgs"), tmp_path / "out"
+        with only_one(out), pytest.raises(ValueError, match="another process is preparing"):
+            prepare("wfdb", root, out, seconds=2, workers=1)
+        prepare("wfdb", root, out, seconds=2, workers=1)
+
+
+class TestInterruption:
+    SCRIPT = """
+import sys
+from ecgtf.data_prep.prepare import prepare
+if __name__ == "__main__":
+    prepare("wfdb", sys.argv[1], sys.argv[2], seconds=2, workers=int(sys.argv[3]), shard_bytes=10_000)
+"""
+
+    def kill_in_the_middle(self, tmp_path, root, out, workers):
+        """Starts a preparation, kills it and its parentless workers' parent after the second shard, and waits for its end."""
+        script = tmp_path / "script.py"
+        script.write_text(self.SCRIPT)
+        command = [sys.executable, str(script), str(root), str(out), str(workers)]
+        process = subprocess.Popen(command, start_new_session=True)
+        limit = time.monotonic() + 60
+        while len(list(out.glob("*.tfrecord-?????-of-?????"))) < 2 and process.poll() is None and time.monotonic() < limit:
+            time.sleep(0.001)
+        process.kill()
+        process.wait()
+        return process.pid
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_after_kill_9_nothing_looks_finished_and_going_on_gives_the_same_bytes(self, tmp_path, workers):
+        root, out = collection(tmp_path / "ecgs", 300), tmp_path / "out"
+        group = self.kill_in_the_middle(tmp_path, root, out, workers)
+        assert not (out / "dataset.json").exists()
+        with pytest.raises(ValueError, match="unfinished data set"):
+            read_manifest(out)
+        limit = time.monotonic() + 10
+        while is_alive(group) and time.monotonic() < limit:
+            time.sleep(0.05)
+        assert not is_alive(group)  # the workers end with their parent
+
+        done = json.loads((out / "prepare.json").read_text())["finished"]
+        times = {name: (out / name).stat().st_mtime_ns for name in done}
+        prepare("wfdb", root, out, seconds=2, workers=1, shard_bytes=10_000)
+        assert {name: (out / name).stat().st_mtime_ns for name in done} == times  # finished shards are not written again
+        prepare("wfdb", root, tmp_path / "at once", seconds=2, workers=1, shard_bytes=10_000)
+        assert content(out) == content(tmp_path / "at once")
+
+    def test_other_settings_or_records_are_not_mixed_in(self, tmp_path):
+        root, out = collection(tmp_path / "ecgs", 300), tmp_path / "out"
+        self.kill_in_the_middle(tmp_path, root, out, 1)
+        with pytest.raises(ValueError, match=r"unfinished preparation of other settings \(seconds 2\.0 instead of 1\.0"):
+            prepare("wfdb", root, out, seconds=1, workers=1, shard_bytes=10_000)
+        write_record(root, "new", ecg(1))
+        with pytest.raises(ValueError, match=r"unfinished preparation of other settings \(records '\w+' instead of"):
+            prepare("wfdb", root, out, seconds=2, workers=1, shard_bytes=10_000)
+        manifest = prepare("wfdb", root, out, seconds=2, workers=1, overwrite=True)
+        assert manifest.records == 300  # the new one is at 500 Hz and too short
+        assert verify(out) == []
+
+    def test_a_shard_that_did_not_reach_the_disk_is_written_again_and_a_broken_journal_is_an_error(self, tmp_path):
+        root, out = collection(tmp_path / "ecgs", 300), tmp_path / "out"
+        self.kill_in_the_middle(tmp_path, root, out, 1)
+        done = json.loads((out / "prepare.json").read_text())["finished"]
+        assert done
+        (out / next(iter(done))).write_bytes(b"")
+        (out / "train.tfrecord-00001-of-00099.tmp").write_bytes(b"half")
+        prepare("wfdb", root, out, seconds=2, workers=1, shard_bytes=10_000)
+        assert verify(out) == []
+        assert not list(out.glob("*.tmp"))
+        (out / "dataset.json").unlink()
+        (out / "prepare.json").write_text("{")
+        with pytest.raises(ValueError, match=r"prepare\.json is broken"):
+            prepare("wfdb", root, out, seconds=2, workers=1)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real records are not here")
+class TestRealRecords:
+    def test_ptbxl(self, tmp_path):
+        manifest = prepare("ptbxl", DATA / "ptb-xl", tmp_path / "out", workers=1)
+        assert manifest.records + manifest.rejected == 968
+        assert {split: part["records"] for split, part in manifest.splits.items()} == {
+            "train": 758,
+            "validation": 143,
+            "test": 67,
+        }
+        labels = sum(load_arrays(tmp_path / "out", split, "rhythm12").labels.sum(axis=0) for split in SPLITS)
+        assert labels.tolist() == [
+            779,
+            49,
+            25,
+            30,
+            17,
+            4,
+            0,
+            2,
+            9,
+            2,
+            0,
+            1,
+        ]  # SR AFIB STACH SARRH SBRAD PACE SVARR BIGU AFLT ...
+
+    def test_chapman(self, tmp_path):
+        manifest = prepare("wfdb", DATA / "chapman-shaoxing", tmp_path / "out", workers=1)
+        assert manifest.records == 79
+        reasons = rejected(tmp_path / "out")
+        assert len(reasons) == 6
+        assert all(reason.startswith("flat lead") for reason in reasons.values())
