@@ -109,6 +109,7 @@ def generate(
     guidance: float | None = None,
     sampler_steps: tuple[int, int] | None = None,
     temperature: tuple[float, float] | None = None,
+    sharpness: float | None = None,
     format: str = "tfrecord",
     seed: int = 0,
     batch_size: int = 64,
@@ -123,9 +124,10 @@ def generate(
         out: Folder to write (a file for `npz`).
         per_class: Records of each class.
         like: Draw the labels of this split, `data/X:train`, instead.
-        guidance: Weight of classifier-free guidance; by default what the run recommends, as for the next two.
+        guidance: Weight of classifier-free guidance; by default what the run recommends, as for the next three.
         sampler_steps: Decoding steps of the stages.
         temperature: Decoding temperatures of the stages.
+        sharpness: Factor on the logits.
         format: `tfrecord` (a data set), `wfdb` or `npz`.
         seed: Fixes the draws.
         batch_size: Records drawn at once.
@@ -138,6 +140,10 @@ def generate(
     """
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
+    if sampler_steps is not None and (len(sampler_steps) != 2 or min(sampler_steps) < 1):
+        raise ValueError(f"expected decoding steps of the two stages such as 32,16, received {sampler_steps}")
+    if temperature is not None and (len(temperature) != 2 or min(temperature) < 0):
+        raise ValueError(f"expected decoding temperatures of the two stages such as 4,0, received {temperature}")
     generator = load_run(run)
     generator.batch_size = batch_size
     if like is not None:
@@ -145,7 +151,7 @@ def generate(
     else:
         labels = class_labels(len(generator.classes), 100 if per_class is None else per_class)
     out = _fresh(Path(out), format, overwrite)
-    options = {"guidance": guidance, "steps": sampler_steps, "temperature": temperature}
+    options = {"guidance": guidance, "steps": sampler_steps, "temperature": temperature, "sharpness": sharpness}
     settings = generator.defaults | {name: value for name, value in options.items() if value is not None}
     settings |= {"seed": seed, "batch_size": batch_size}
 

@@ -198,7 +198,8 @@ def new_classifier(
     check_kind(kind, preset)
     builder, presets = BUILDERS[kind]
     mean = train.signals.mean(axis=(0, 1), dtype=np.float64)
-    std = train.signals.std(axis=(0, 1), dtype=np.float64)
+    square = np.stack([np.square(record, dtype=np.float64).mean(axis=0) for record in train.signals]).mean(axis=0)
+    std = np.sqrt(np.maximum(square - mean**2, 0.0))  # without a float64 copy of all signals
     std = np.where(std > 0, std, 1.0)  # a lead that is flat everywhere stays flat
     return builder(train.signals.shape[1:], classes, multi_label, mean.tolist(), std.tolist(), **(presets[preset] | options))
 
@@ -311,7 +312,9 @@ def write_metrics(run: Run, model: keras.Model, test: Examples, task: Task, *, b
         result["test"] = classification_metrics(
             test.labels, probabilities, task.classes, multi_label=task.multi_label, bootstrap=bootstrap, seed=seed
         )
-        np.savez(run.folder / "predictions.npz", ids=test.ids, labels=test.labels, probabilities=probabilities)
+        part = run.folder / "predictions.part.npz"
+        np.savez(part, ids=test.ids, labels=test.labels, probabilities=probabilities)
+        part.replace(run.folder / "predictions.npz")
     else:
         result |= {"test": None, "reason": "no test records: name a data set with --test-data"}
     write_json(run.folder / "metrics.json", result | more)

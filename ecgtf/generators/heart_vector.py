@@ -1,10 +1,10 @@
 """The moving heart vector: waves P, QRS, ST-T as sums of Gaussians in space, seen from the body surface through a lead field.
 
-Axes as in Frank's system: x to the left, y to the feet, z to the back; vectors in millivolts, times in seconds. The model is that of
-McSharry et al. ("A dynamical model for generating synthetic electrocardiogram signals", IEEE TBME 2003) in its form for the dipole
-of the heart (Sameni et al., "Multichannel ECG and noise modeling", EURASIP JASP 2007), with the lead field of Dower et al. ("On
-deriving the electrocardiogram from vectorcardiographic leads", Clin. Cardiol. 1980). The numbers are those of healthy adults at rest;
-`draw_heart` varies them from person to person and gives some persons a common abnormality.
+Axes as in Frank's system: x to the left, y to the feet, z to the back; vectors in millivolts, times in seconds. The model is
+that of McSharry et al. ("A dynamical model for generating synthetic electrocardiogram signals", IEEE TBME 2003) in its form
+for the dipole of the heart (Sameni et al., "Multichannel ECG and noise modeling", EURASIP JASP 2007), with the lead field of
+Dower et al. ("On deriving the electrocardiogram from vectorcardiographic leads", Clin. Cardiol. 1980). The numbers are those
+of healthy adults at rest; `draw_heart` varies them from person to person and gives some persons a common abnormality.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DOWER = np.array(
 )
 _PROXIMITY = np.array([1.0, 1.0, 0.8, 1.25, 1.0, 1.0, 1.0, 1.0])
 # The atria lie behind and to the right of the ventricles: V1 is near them, V2 ... V6 are not.
-_ATRIAL_PROXIMITY = np.array([1.0, 1.0, 1.0, 0.75, 0.6, 0.5, 0.5, 0.6])
+_ATRIAL_PROXIMITY = np.array([1.0, 1.0, 1.3, 0.75, 0.5, 0.42, 0.45, 0.55])
 
 _QRS_ONSET = -0.040  # s before the R peak
 _T_PEAK, _T_RISE, _T_FALL = 0.795, 0.155, 0.085  # in QT from the onset of QRS: T falls faster than it rises
@@ -57,7 +57,7 @@ _LEFT_BUNDLE_BLOCK = (  # no septal q; the wave crosses the septum and the left 
 )
 _P = (  # right atrium, then left
     (-0.012, 0.0170, 0.075, 0.075, -0.060),
-    (0.020, 0.0180, 0.105, 0.060, 0.030),
+    (0.020, 0.0180, 0.105, 0.060, -0.020),
 )
 _T_VECTOR = (0.36, 0.205, -0.22)
 _ST_VECTOR = (0.0, 0.010, -0.060)
@@ -163,7 +163,7 @@ def draw_heart(rng: np.random.Generator, age: float, female: bool) -> Heart:
         t_vector *= 1.35
 
     splinter = rng.normal(0, (0.07, 0.06, 0.07))  # a small notch somewhere
-    vector = gain * np.vstack([_turn(vector, frontal, horizontal), splinter])
+    vector = min(gain, 1.8) * np.vstack([_turn(vector, frontal, horizontal), splinter])
     centre = np.append(centre, rng.uniform(-0.025, 0.03) * duration)
     width = np.append(width, rng.uniform(0.0040, 0.0065))
     qrs = Wave(centre, width, width, vector)
@@ -217,7 +217,7 @@ def p_wave_lead(pr: np.ndarray | float) -> np.ndarray | float:
 
 
 def _turn(vector: np.ndarray, frontal: float, horizontal: float) -> np.ndarray:
-    """`vector` `(..., 3)` turned by degrees in the frontal plane (from left to feet) and the horizontal one (from left to back)."""
+    """`vector` `(..., 3)` turned by degrees in the frontal plane (left to feet), then in the horizontal one (left to back)."""
     a, b = np.radians((frontal, horizontal))
     in_frontal = np.array([[np.cos(a), np.sin(a), 0], [-np.sin(a), np.cos(a), 0], [0, 0, 1]])
     in_horizontal = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])

@@ -8,6 +8,7 @@ import numpy as np
 
 _MARGIN = 3.0  # s simulated before and after the record, so that its ends hold whole waves
 _GRID = 50.0  # Hz: what is slow is computed at this rate
+_CYCLE = 128  # points of an atrial waveform
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,14 @@ class AtrialWave:
     """`(grid,)` in cycles."""
     size: np.ndarray
     """`(grid,)`, about 1."""
-    harmonics: np.ndarray
-    """`(harmonics, 3)` complex mV: Fourier coefficients of the vector over one cycle, from the first."""
+    cycle: np.ndarray
+    """`(points, 3)` mV: the vector over one cycle."""
 
     def at(self, time: np.ndarray) -> np.ndarray:
         """The vector of the atria `(time, 3)` in mV."""
-        turn = np.exp(2j * np.pi * np.interp(time, self.time, self.phase))
-        powers = turn[:, None] ** np.arange(1, len(self.harmonics) + 1)
-        return np.interp(time, self.time, self.size)[:, None] * (powers @ self.harmonics).real
+        phase, size = np.interp(time, self.time, self.phase), np.interp(time, self.time, self.size)
+        grid = np.arange(len(self.cycle)) / len(self.cycle)
+        return np.stack([size * np.interp(phase, grid, axis, period=1.0) for axis in self.cycle.T], axis=1)
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ def sinus(
 def fibrillation(rng: np.random.Generator, seconds: float, rate: float, irregularity: float) -> Rhythm:
     """Atrial fibrillation: independent RR intervals, none shorter than the AV node allows, and f-waves instead of P.
 
-    An RR interval is the node's refractory time plus a gamma-distributed wait for the next impulse that gets through (after Cohen et
-    al., "Quantitative model for ventricular response during atrial fibrillation", IEEE TBME 1983).
+    An RR interval is the node's refractory time plus a gamma-distributed wait for the next impulse that gets through (after
+    Cohen et al., "Quantitative model for ventricular response during atrial fibrillation", IEEE TBME 1983).
 
     Args:
         rng: source of chance.
@@ -101,6 +102,7 @@ def fibrillation(rng: np.random.Generator, seconds: float, rate: float, irregula
     shape = ((mean - shortest) / (irregularity * mean)) ** 2
     count = int((seconds + 2 * _MARGIN) / shortest) + 2
     intervals = shortest + rng.gamma(shape, (mean - shortest) / shape, count)
+    intervals *= mean / intervals[: int((seconds + _MARGIN) / mean)].mean()  # chance does not change the record's own rate
     beats = rng.uniform(-_MARGIN, -_MARGIN + mean) + np.cumsum(np.insert(intervals, 0, 0.0))
     beats = beats[: np.searchsorted(beats, seconds + 1.0) + 1]
     coarse = np.exp(rng.normal(-0.45, 0.45))  # from fine to coarse fibrillation
@@ -111,7 +113,9 @@ def fibrillation(rng: np.random.Generator, seconds: float, rate: float, irregula
     return Rhythm(beats, rng.uniform(0.2, 0.33), rng.random(), "none", 0.0, atria, 0.04)
 
 
-def flutter(rng: np.random.Generator, seconds: float, atrial_rate: float, block: tuple[int, ...], counterclockwise: bool) -> Rhythm:
+def flutter(
+    rng: np.random.Generator, seconds: float, atrial_rate: float, block: tuple[int, ...], counterclockwise: bool
+) -> Rhythm:
     """Typical atrial flutter: sawtooth waves, every n-th of them conducted.
 
     Args:
@@ -150,7 +154,7 @@ def supraventricular_tachycardia(rng: np.random.Generator, seconds: float, rate:
 def draw_rhythm(name: str, rng: np.random.Generator, seconds: float, age: float) -> Rhythm:
     """A record's rhythm of the class `name` (SR, SB, ST, SA, AFIB, AFLT or SVT)."""
     if name == "AFIB":
-        rate = np.clip(np.exp(rng.normal(np.log(92), 0.24)), 66, 138)
+        rate = np.clip(np.exp(rng.normal(np.log(92), 0.25)), 65, 142)
         return fibrillation(rng, seconds, rate, rng.uniform(0.15, 0.27))
     if name == "AFLT":
         blocks, weights = ((2,), (3,), (4,), (2, 2, 2, 3, 4), (3, 4, 4, 5)), (0.40, 0.10, 0.22, 0.16, 0.12)
@@ -185,20 +189,23 @@ def _f_wave(rng: np.random.Generator, seconds: float, frequency: float, axis: np
     time, wander = _slow_noise(rng, seconds, 2.0)
     _, swell = _slow_noise(rng, seconds, 0.8)
     phase = rng.random() + np.cumsum(np.clip(frequency * (1 + 0.16 * wander), 4.0, 9.0)) / _GRID
-    skew = np.exp(2j * np.pi * rng.random()) * 0.30
-    return AtrialWave(time, phase, np.clip(1 + 0.4 * swell, 0.15, None), np.outer((1.0, skew, 0.3 * skew), axis))
+    turn = 2 * np.pi * np.arange(_CYCLE) / _CYCLE
+    skew = 2 * np.pi * rng.random()
+    cycle = np.sin(turn) + 0.30 * np.sin(2 * turn + skew) + 0.10 * np.sin(3 * turn + skew)
+    return AtrialWave(time, phase, np.clip(1 + 0.4 * swell, 0.15, None), np.outer(cycle, axis))
 
 
 def _sawtooth(rng: np.random.Generator) -> np.ndarray:
-    """Fourier coefficients `(8, 3)` of one flutter wave.
+    """One flutter wave `(points, 3)` in mV.
 
-    Feet (II, III, aVF): a slow descent, a steeper one to the trough, then a sharp rise. Front and right (V1): a small upright wave
-    with that rise.
+    Feet (II, III, aVF): a slow descent, a steeper one to the trough, then a sharp rise. Front and right (V1): a small
+    upright wave with that rise.
     """
-    phase = np.arange(64) / 64
+    phase = np.arange(_CYCLE) / _CYCLE
     trough = rng.uniform(0.60, 0.68)
     feet = np.interp(phase, (0.0, 0.40, trough, 0.88, 1.0), (0.085, 0.015, -0.13, 0.075, 0.085))
     front = np.exp(-0.5 * ((phase - 0.84) / 0.085) ** 2)
     vector = np.stack([0.18 * feet - 0.03 * front, feet, -0.10 * front], axis=1)
-    coefficients = 2 * np.fft.rfft(vector, axis=0)[1:9] / len(phase)
-    return coefficients * np.exp(-0.5 * (np.arange(1, 9)[:, None] / 5) ** 2)  # corners rounded
+    spectrum = np.fft.rfft(vector, axis=0) * np.exp(-0.5 * (np.arange(_CYCLE // 2 + 1)[:, None] / 5) ** 2)  # rounds the corners
+    spectrum[0] = 0
+    return np.fft.irfft(spectrum, axis=0)

@@ -39,6 +39,7 @@ SETTINGS_FILE = "simulation.json"
 _AGES = {"AFIB": (72, 10), "AFLT": (68, 11), "SVT": (48, 17), "SA": (42, 17), "ST": (56, 19)}  # mean and SD; the others: 58, 17
 _RESOLUTION = 0.002  # mV; even microvolts, so that the leads' relations survive storage in whole microvolts
 _FOLDER_RECORDS = 1000
+_BLOCK_RECORDS = 250  # one job of a worker process
 
 
 def simulate_record(rhythm: str, *, rng: np.random.Generator, seconds: float = 10.0, rate: float = 500.0) -> Record:
@@ -68,7 +69,7 @@ def simulate_record(rhythm: str, *, rng: np.random.Generator, seconds: float = 1
     breath = breathing(timing, time)
     ventricles = _ventricles(heart, timing, time, variation)
     leads = _breathe(ventricles, breath, body) @ heart.field + _atria(heart, timing, time) @ heart.atrial_field
-    leads += draw_noise(rng, time, rate, breath, timing.respiration)
+    leads += draw_noise(rng, time, rate, timing.respiration, timing.respiration_phase)
     leads = np.round(leads / _RESOLUTION) * _RESOLUTION
     return Record(
         id=f"simulated/{rhythm}",
@@ -111,8 +112,8 @@ def simulate_collection(
 ) -> Path:
     """Writes `simulate_records(n, seed=seed, ...)` as WFDB records `out/000/S000000` and so on, 1000 to a folder.
 
-    Header comments give age, sex and rhythm (`#Age: 63`, `#Sex: Female`, `#Dx: 426783006`). The collection appears under its name
-    when it is whole; the same arguments give the same bytes.
+    Header comments give age, sex and rhythm (`#Age: 63`, `#Sex: Female`, `#Dx: 426783006`). The collection appears under its
+    name when it is whole; the same arguments give the same bytes.
 
     Args:
         out: the collection's folder.
@@ -122,15 +123,15 @@ def simulate_collection(
         seconds: length of each record.
         rhythms: classes to draw in turn; all seven by default.
         overwrite: replace the simulated collection that is there.
-        workers: processes; by default as many as there are processors, and one for a small collection.
+        workers: processes; by default as many as there are processors, and one alone for a small collection.
         progress: is called with the records written so far and `n`.
 
     Returns:
         `out`.
 
     Raises:
-        ValueError: if `out` holds something already and `overwrite` is not set, or it is no simulated collection; for fewer than
-            one record; as `simulate_records` does.
+        ValueError: if `out` holds something already and `overwrite` is not set, or it is no simulated collection; for fewer
+            than one record; as `simulate_records` does.
     """
     out = Path(out)
     rhythms = list(RHYTHMS) if rhythms is None else list(rhythms)
@@ -141,7 +142,8 @@ def simulate_collection(
         _check_replaceable(out, overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    blocks = [(unfinished, range(i, min(i + _FOLDER_RECORDS, n)), seed, rate, seconds, rhythms) for i in range(0, n, _FOLDER_RECORDS)]
+    parts = [range(first, min(first + _BLOCK_RECORDS, n)) for first in range(0, n, _BLOCK_RECORDS)]
+    blocks = [(unfinished, part, seed, rate, seconds, rhythms) for part in parts]
     try:
         done = 0
         for written in _run(blocks, workers):
@@ -239,6 +241,9 @@ def _run(blocks: Sequence[tuple], workers: int | None) -> Iterator[int]:
         yield from map(_write_block, blocks)
         return
     # Spawned: a fork of a process in which TensorFlow runs may hang.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
         for future in as_completed([pool.submit(_write_block, block) for block in blocks]):
             yield future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

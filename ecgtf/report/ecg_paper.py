@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 
 from ecgtf.ecg import LEADS
 
@@ -31,7 +32,7 @@ _MAX_SECONDS = 300.0  # 30 lines: as much as one picture can show
 _MARGIN, _TITLE, _FOOTER = 5.0, 10.0, 5.0  # mm
 _LEFT = 15.0  # mm before the traces: the margin, the calibration pulse and a gap
 _PAPER, _FINE, _COARSE, _INK = "#fffafa", "#f9d3d3", "#ee9f9f", "#101018"
-_POINTS_PER_MM = 72 / 25.4
+_FONT = "DejaVu Sans"  # comes with matplotlib, so that pages look the same everywhere
 
 
 def ecg_figure(
@@ -45,9 +46,9 @@ def ecg_figure(
 ) -> Figure:
     """One ECG as a cardiologist reads it.
 
-    With all 12 leads, columns of 2.5 s each stand over a full-length strip of `rhythm_lead`; with fewer, each lead has a row of its
-    own. Beyond 10 s, strips continue on further lines (the columns show the first 10 s); columns of a record below 10 s overlap in
-    time. Each lead's median is subtracted, as the high-pass filter of an electrocardiograph does; NaN leaves a gap.
+    With all 12 leads, columns of 2.5 s each stand over a full-length strip of `rhythm_lead`; with fewer, each lead has a row
+    of its own. Beyond 10 s, strips continue on further lines (the columns show the first 10 s); columns of a record below 10 s
+    overlap in time. Each lead's median is subtracted, as an electrocardiograph's high-pass filter does; NaN leaves a gap.
 
     Args:
         signal: `(time, leads)` in mV.
@@ -58,7 +59,8 @@ def ecg_figure(
         dpi: Pixels per inch; the default draws 1 mm as 8 pixels.
 
     Raises:
-        ValueError: for a signal that does not fit `leads`, a rate that is not positive, an unknown rhythm lead, or more than 300 s.
+        ValueError: for a signal that does not fit `leads`, a rate that is not positive, an unknown rhythm lead, or more than
+            300 s.
     """
     signal, leads = _checked(signal, rate, leads)
     seconds = len(signal) / rate
@@ -75,7 +77,7 @@ def ecg_figure(
         rows = [[(lead, *span)] for span in _lines(seconds) for lead in leads]
 
     spans = [[_extent(_piece(signal, rate, leads, *cell)) for cell in row] for row in rows]
-    heights = [_row_height(row) for row in spans]
+    heights = [_row_height(row, 40) for row in spans]
     longest = max(sum(end - start for _, start, end in row) for row in rows)
     width = _LEFT + _ceil5(longest * MM_PER_SECOND) + _MARGIN
     top = _TITLE if title else _MARGIN
@@ -108,7 +110,7 @@ def ecg_grid(
     columns: int = 2,
     seconds: float = 10.0,
     scale: float = 0.5,
-    dpi: float = 203.2,
+    dpi: float = 152.4,
 ) -> Figure:
     """Several ECGs on one compact sheet, a few leads each, for TensorBoard and reports.
 
@@ -143,7 +145,7 @@ def ecg_grid(
     heights = []  # of each lead's strip in each row of panels: panels side by side share them
     for row in range(rows):
         panels = cells[row * columns : (row + 1) * columns]
-        heights.append([_row_height([_extent(panel[k][1]) for panel in panels]) for k in range(len(shown))])
+        heights.append([_row_height([_extent(panel[k][1]) for panel in panels], 25) for k in range(len(shown))])
     height = sum(title_height + _MARGIN + sum(up + down for up, down in row) for row in heights)
     figure, axes = _page(columns * panel_width + _MARGIN, height, scale, dpi)
     y_top = axes.get_ylim()[1]
@@ -185,7 +187,7 @@ def save_ecg(path: str | Path, signal: np.ndarray, **options) -> Path:
 
 
 def save_figure(path: str | Path, figure: Figure) -> Path:
-    """Writes a figure under a temporary name, then renames it; without dates and random ids, so that same input gives same bytes."""
+    """Writes a figure (.png, .svg, .pdf) under a temporary name, then renames it. Undated: same figure, same bytes."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = path.suffix.lower().removeprefix(".")
@@ -227,10 +229,10 @@ def _extent(piece: np.ndarray) -> tuple[float, float]:
     return tuple(np.percentile(known, [0.2, 99.8])) if known.size else (0.0, 0.0)
 
 
-def _row_height(extents: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Paper in mm above and below the zero line of a row: whole coarse boxes, from 10 mm to 25 mm; beyond it the rows overlap."""
+def _row_height(extents: Sequence[tuple[float, float]], most: float) -> tuple[float, float]:
+    """Paper in mm above and below the zero line of a row: whole coarse boxes, at most `most` mm; beyond it the rows overlap."""
     low, high = min(low for low, _ in extents), max(high for _, high in extents)
-    return tuple(float(np.clip(_ceil5(length * MM_PER_MV + 2), least, 25)) for length, least in ((high, 15), (-low, 10)))
+    return tuple(float(np.clip(_ceil5(length * MM_PER_MV + 2), least, most)) for length, least in ((high, 15), (-low, 10)))
 
 
 def _ceil5(length: float) -> float:
@@ -266,14 +268,16 @@ def _draw_trace(axes: Axes, x: float, y: float, piece: np.ndarray, rate: float, 
 
 def _draw_calibration(axes: Axes, x: float, y: float) -> None:
     """The pulse of 1 mV and 0.2 s that tells the scale."""
-    pulse = np.array([(0, 0), (1, 0), (1, MM_PER_MV), (6, MM_PER_MV), (6, 0), (7, 0)])
-    axes.plot(*(pulse + (x - 1, y)).T, color=_INK, linewidth=0.8, solid_joinstyle="miter", scalex=False, scaley=False)
+    along, up = np.array([(-1, 0), (0, 0), (0, MM_PER_MV), (5, MM_PER_MV), (5, 0), (6, 0)]).T
+    axes.plot(x + along, y + up, color=_INK, linewidth=0.8, solid_joinstyle="miter", scalex=False, scaley=False)
 
 
 def _draw_text(axes: Axes, x: float, y: float, text: str, size: float, weight: str = "normal") -> None:
-    """Text as it stands: `$` and `\\` start no formula."""
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    axes.text(x, y, printable, size=size, weight=weight, color=_INK, parse_math=False, usetex=False)
+    """Text as it stands: `$` and `\\` start no formula, and what the font lacks is a box."""
+    font = get_font(findfont(_FONT))
+    text = "".join(character if character.isprintable() else " " for character in text)
+    text = "".join(character if font.get_char_index(ord(character)) else "□" for character in text)
+    axes.text(x, y, text, size=size, weight=weight, family=_FONT, color=_INK, parse_math=False, usetex=False)
 
 
 def _shorten(text: str, length: float) -> str:

@@ -1,0 +1,158 @@
+"""Commands that make data sets and look at them: simulate, prepare, info, plot."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ecgtf.cli import defaults
+from ecgtf.cli.options import Debug, Json, Overwrite, Quiet, Seed, TaskName, say
+
+
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder to write.")] = Path("data/simulated-wfdb"),
+    records: Annotated[int, typer.Option(min=1, help="How many.")] = 100,
+    rate: Annotated[float, typer.Option(help="Samples per second.")] = 500,
+    seconds: Annotated[float, typer.Option(help="Length of a record.")] = 10.0,
+    rhythms: Annotated[str | None, typer.Option(help="Rhythms that take turns, such as SR,AFIB. [default: all seven]")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. [default: one a processor]")] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write 12-lead WFDB records of several rhythms from the knowledge-driven simulator."""
+    from ecgtf.generators.simulator import simulate_collection
+    from ecgtf.progress import Progress
+
+    chosen = None if rhythms is None else rhythms.split(",")
+    options = {"seed": seed, "rate": rate, "seconds": seconds, "rhythms": chosen, "overwrite": overwrite, "workers": workers}
+    with Progress("simulating", records, "records", quiet) as progress:
+        simulate_collection(out, records, progress=lambda done, total: progress.update(done), **options)
+    say(f"wrote {records} records to {out}; next: ecgtf prepare wfdb {out}", quiet)
+
+
+def prepare(
+    source: Annotated[str | None, typer.Argument(help="ptbxl or wfdb; without it, simulated ECGs.")] = None,
+    root: Annotated[Path | None, typer.Argument(metavar="INPUT", help="Folder of the collection.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Data set to write. [default: data/SOURCE]")] = None,
+    rate: Annotated[float, typer.Option(help="Samples per second.")] = 100,
+    seconds: Annotated[float, typer.Option(help="Length of every record.")] = 10.0,
+    leads: Annotated[
+        str | None, typer.Option(help="Leads and their order, such as I,II,V1. [default: the standard 12]")
+    ] = None,
+    window: Annotated[str, typer.Option(help="What is kept of a longer record: first or centre.")] = "first",
+    labels: Annotated[Path | None, typer.Option(help="CSV of diagnoses for the source wfdb.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. [default: one a processor]")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many records (or how many to simulate).")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail when a record cannot be used.")] = False,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Turn a collection of ECGs into a data set of TFRecord shards; a stopped preparation goes on when called again."""
+    from ecgtf.data_prep.prepare import prepare
+    from ecgtf.ecg import LEADS
+    from ecgtf.progress import Progress
+
+    out = out or defaults.DATA / (source or "simulated")
+    bars: list[Progress] = []
+
+    def show(done: int, total: int) -> None:
+        if not bars:
+            bars.append(Progress("preparing", total, "records", quiet).__enter__())
+        bars[0].update(done)
+
+    try:
+        manifest = prepare(
+            source,
+            root,
+            out,
+            rate=rate,
+            seconds=seconds,
+            leads=LEADS if leads is None else leads.split(","),
+            window=window,
+            labels=labels,
+            workers=workers,
+            limit=limit,
+            strict=strict,
+            overwrite=overwrite,
+            seed=seed,
+            progress=show,
+        )
+    finally:
+        for bar in bars:
+            bar.__exit__(None, None, None)
+    parts = ", ".join(f"{split} {content['records']}" for split, content in manifest.splits.items())
+    rejected = f"; {manifest.rejected} rejected, listed in {out / 'rejected.csv'}" if manifest.rejected else ""
+    say(f"wrote {manifest.records} records to {out} ({parts}){rejected}; next: ecgtf train-generator vqvae", quiet)
+
+
+def info(
+    data: Annotated[list[Path] | None, typer.Argument(help="Data sets. [default: the only real one in data/]")] = None,
+    task: TaskName = "rhythm7",
+    verify: Annotated[bool, typer.Option("--verify", help="Check every shard against the manifest.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Show the records of a data set by split and class."""
+    from ecgtf.dataset import info
+    from ecgtf.dataset import verify as verify_shards
+
+    folders = defaults.real_data(data)
+    if verify:
+        faults = [f"{folder}: {fault}" for folder in folders for fault in verify_shards(folder)]
+        if faults:
+            raise ValueError("; ".join(faults))
+    content = info(folders, task)
+    if json:
+        typer.echo(json_module.dumps(content, indent=1))
+        return
+    typer.echo(
+        f"{content['name']}: {content['records']} records of {content['seconds']:g} s at {content['sampling_rate']:g} Hz, "
+        f"{len(content['leads'])} leads ({' '.join(content['leads'])}), {content['rejected']} rejected"
+    )
+    names = list(next(iter(content["splits"].values()))["classes"])
+    typer.echo(f"{'':12s}{'records':>9s}{'shards':>8s}" + "".join(f"{name:>8s}" for name in names) + f"{'excluded':>10s}")
+    for split, part in content["splits"].items():
+        counts = "".join(f"{part['classes'][name]:8d}" for name in names)
+        typer.echo(f"{split:12s}{part['records']:9d}{part['shards']:8d}{counts}{part['excluded']:10d}")
+    if verify:
+        typer.echo("every shard is as the manifest says")
+
+
+def plot(
+    source: Annotated[
+        Path | None, typer.Argument(help="Data set or WFDB record. [default: the only real set in data/]")
+    ] = None,
+    record: Annotated[str | None, typer.Option(help="Id of a record of the data set, or its end. [default: the first]")] = None,
+    out: Annotated[Path, typer.Option(help="Picture to write: .png, .svg or .pdf.")] = Path("ecg.png"),
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Draw an ECG on ECG paper, 25 mm/s and 10 mm/mV."""
+    from ecgtf.report.ecg_paper import save_ecg
+
+    source = source or defaults.real_data(None)[0]
+    if source.is_dir():
+        from ecgtf.ecg import SPLITS
+        from ecgtf.shards import read_records
+
+        found = (each for split in SPLITS for each in read_records(source, split))
+        chosen = next((each for each in found if record is None or each.id.endswith(record)), None)
+        if chosen is None:
+            raise ValueError(f"{source} has no record {record!r}; ids look like {next(read_records(source, 'train')).id!r}")
+        signal, leads, rate = chosen.signal, chosen.leads, chosen.sampling_rate
+        title = f"{chosen.id}  {' '.join(chosen.codes)}"
+    else:
+        from ecgtf.wfdb_io import read_record
+
+        signal, leads, rate = read_record(source)
+        title = source.name
+    save_ecg(out, signal, rate=rate, leads=leads, title=title)
+    say(f"wrote {out}", quiet)

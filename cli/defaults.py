@@ -1,0 +1,95 @@
+"""What a command takes when it is not told: the only fitting data set in `data/`, the newest fitting run in `runs/`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+DATA, RUNS, REPORTS = Path("data"), Path("runs"), Path("reports")
+
+
+def real_data(given: Sequence[Path] | None) -> list[Path]:
+    """The data sets given, or the only real one in `data/`.
+
+    Raises:
+        ValueError: if there is none, or several.
+    """
+    return (
+        list(given)
+        if given
+        else [_only(_data_sets(synthetic=False), "real data set", "--data", "make one with: ecgtf prepare")]
+    )
+
+
+def synthetic_data(given: Sequence[Path] | None) -> list[Path]:
+    """The synthetic sets given, or the only one in `data/`.
+
+    Raises:
+        ValueError: if there is none, or several.
+    """
+    return (
+        list(given)
+        if given
+        else [synthetic_or_none() or _only([], "synthetic data set", "--synthetic", "make one with: ecgtf generate")]
+    )
+
+
+def synthetic_or_none() -> Path | None:
+    """The only synthetic set in `data/`, None where there is none.
+
+    Raises:
+        ValueError: if there are several.
+    """
+    found = _data_sets(synthetic=True)
+    return _only(found, "synthetic data set", "--synthetic", "") if found else None
+
+
+def newest_run(given: Path | None, command: str) -> Path:
+    """The run given, or the newest finished run of a command in `runs/`.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if given is not None:
+        return given
+    found = []
+    for path in RUNS.glob("*/config.json"):
+        config = read_json(path)
+        if config.get("command") == command and config.get("finished"):
+            found.append((path.stat().st_mtime, path.parent))
+    if not found:
+        raise ValueError(f"no finished run of {command} in {RUNS}/: name one with --run, or make one with: ecgtf {command}")
+    return max(found)[1]
+
+
+def only_report(given: Path | None) -> Path:
+    """The report folder given, or the only one in `reports/`.
+
+    Raises:
+        ValueError: if there is none, or several.
+    """
+    return given or _only([path.parent for path in REPORTS.glob("*/closeness.json")], "report", "its folder", "ecgtf evaluate")
+
+
+def _data_sets(synthetic: bool) -> list[Path]:
+    found = sorted(path.parent for path in DATA.glob("*/dataset.json"))
+    return [folder for folder in found if (read_json(folder / "dataset.json").get("generator") is not None) == synthetic]
+
+
+def read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _only(found: Sequence[Path], what: str, option: str, make: str) -> Path:
+    if not found:
+        raise ValueError(
+            f"no {what} in {Path.cwd().name}/{DATA if 'data' in what else REPORTS}: name one with {option}, or {make}"
+        )
+    if len(found) > 1:
+        raise ValueError(f"several {what}s fit ({', '.join(str(path) for path in found)}): choose with {option}")
+    return found[0]

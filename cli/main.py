@@ -1,0 +1,89 @@
+"""The command line `ecgtf`: its commands, and how errors are told."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import typer
+from typer.core import TyperGroup
+
+from ecgtf.cli import classifiers, data, generators, reports
+
+
+class Commands(TyperGroup):
+    """The commands in the order of the work; a wrong input is one line and exit code 2, a failure one line and exit code 1."""
+
+    def list_commands(self, ctx):
+        """The commands as they were added, not by the alphabet."""
+        return list(self.commands)
+
+    def invoke(self, ctx):
+        """Runs a command and tells its errors."""
+        # Before TensorFlow is imported: it logs its devices and CPU features otherwise.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        try:
+            return super().invoke(ctx)
+        except ValueError as error:
+            _tell(error, 2)
+        except (OSError, RuntimeError, ArithmeticError, MemoryError) as error:
+            _tell(error, 1)
+        except KeyboardInterrupt as error:
+            typer.echo("stopped; a training goes on with --resume, prepare when it is called again", err=True)
+            raise typer.Exit(130) from error
+
+
+def _tell(error: BaseException, code: int) -> None:
+    if "--debug" in sys.argv:
+        traceback.print_exception(error)
+    text = " ".join(str(error).split()) or type(error).__name__
+    typer.echo(f"error: {text}", err=True)
+    raise typer.Exit(code) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="12-lead ECGs to TFRecords, generators, synthetic ECGs, classifiers and measures of closeness. Research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"ecgtf {version('ecgtf')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Holds the options of `ecgtf` itself."""
+
+
+app.command("demo")(reports.demo)
+app.command("simulate")(data.simulate)
+app.command("prepare")(data.prepare)
+app.command("info")(data.info)
+app.command("plot")(data.plot)
+app.command("train-generator")(generators.train_generator)
+app.command("generate")(generators.generate)
+app.command("train-classifier")(classifiers.train_classifier)
+app.command("finetune")(classifiers.finetune)
+app.command("evaluate")(reports.evaluate)
+app.command("report")(reports.report)
+
+
+def main() -> None:
+    """The entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Options that several commands share, and how their values are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Seed = Annotated[int, typer.Option(help="Fixes every random choice.", min=0)]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but results and errors.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run; a finished one is left as it is.")]
+AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Accept classes without training records.")]
+Data = Annotated[
+    list[Path] | None,
+    typer.Option("--data", help="Real data set; may be given several times. [default: the only one in data/]"),
+]
+TaskName = Annotated[str, typer.Option("--task", help="What the classes are: rhythm4, rhythm7, rhythm12 or superclass.")]
+Devices = Annotated[int | None, typer.Option(min=1, help="GPUs to train on, or logical CPU devices where there is none.")]
+Precision = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+MaxMinutes = Annotated[float | None, typer.Option(help="End the training early and cleanly after this time.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Records a step, over all devices. [default: the preset's]")]
+LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate. [default: the preset's]")]
+
+
+def numbers(text: str | None, kind: type, option: str) -> tuple | None:
+    """The numbers in `600,900`.
+
+    Raises:
+        ValueError: if they are no numbers.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{option} takes numbers with commas between them, such as 600,900; received {text!r}") from None
+
+
+def say(text: str, quiet: bool = False) -> None:
+    """Prints a line unless `quiet`."""
+    if not quiet:
+        typer.echo(text)

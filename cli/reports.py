@@ -1,0 +1,79 @@
+"""Commands that compare and show: evaluate, report, demo."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ecgtf.cli import defaults
+from ecgtf.cli.options import Debug, Json, Overwrite, Quiet, Seed, say
+
+
+def evaluate(
+    real: Annotated[list[Path] | None, typer.Option("--real", help="Real set. [default: the only one in data/]")] = None,
+    synthetic: Annotated[
+        list[Path] | None, typer.Option("--synthetic", help="Synthetic set. [default: the only one in data/]")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Report folder.")] = defaults.REPORTS / "closeness",
+    task: Annotated[str | None, typer.Option(help="What the classes are. [default: the generator's task]")] = None,
+    groups: Annotated[
+        str | None, typer.Option(help="Some of distribution,temporal,physiology,utility,privacy. [default: all]")
+    ] = None,
+    extractor: Annotated[Path | None, typer.Option(help="Run of a classifier that gives the features.")] = None,
+    preset: Annotated[str, typer.Option(help="Budget of the classifiers: tiny, small, base or paper.")] = "small",
+    max_records: Annotated[int | None, typer.Option(min=10, help="At most so many records of each part.")] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure how close, useful and private synthetic ECGs are, against held-out real ones."""
+    real, synthetic = defaults.real_data(real), defaults.synthetic_data(synthetic)
+    from ecgtf.closeness.evaluate import evaluate
+    from ecgtf.closeness.table import metrics_table
+
+    content = evaluate(
+        real,
+        synthetic,
+        task=task,
+        groups=None if groups is None else groups.split(","),
+        extractor=extractor,
+        preset=preset,
+        out=out,
+        overwrite=overwrite,
+        max_records=max_records,
+        seed=seed,
+        quiet=quiet or json,
+    )
+    typer.echo(json_module.dumps(content, indent=1) if json else metrics_table(content))
+    say(f"wrote {out / 'index.html'}", quiet or json)
+
+
+def report(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Report folder. [default: the only one in reports/]")
+    ] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write the HTML page of a report again from its saved figures."""
+    from ecgtf.report.page import rebuild
+
+    say(f"wrote {rebuild(defaults.only_report(folder))}", quiet)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Report folder.")] = defaults.REPORTS / "demo",
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Run the whole chain on simulated ECGs in a few minutes and write a page about it."""
+    from ecgtf.demo import demo
+
+    say(f"wrote {demo(out, seed=seed, overwrite=overwrite, quiet=quiet)}", quiet)

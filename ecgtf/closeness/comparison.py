@@ -1,0 +1,173 @@
+"""The records that are compared, and how a metric gets its value, its floor and its interval.
+
+The reference is held-out real data. The value of a metric compares it with synthetic records, its floor with as many real training
+records; both are drawn several times, with the classes in the proportions of the reference, so that a different class mix is not
+mistaken for a different form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ecgtf.dataset import Arrays, check_no_leak, load_arrays, read_manifests
+from ecgtf.tasks import Task
+
+LEAST_TEST_RECORDS = 100
+"""With fewer test records the validation records are added to the reference."""
+
+DRAWS = 5
+"""Draws behind a value and its interval."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some records: signals `(n, time, leads)` in millivolts, labels `(n, classes)` or None, ids."""
+
+    signals: np.ndarray
+    labels: np.ndarray | None
+    ids: list[str]
+
+    def __len__(self) -> int:
+        return len(self.signals)
+
+    def take(self, rows: np.ndarray) -> Part:
+        """These rows."""
+        return Part(self.signals[rows], None if self.labels is None else self.labels[rows], [self.ids[row] for row in rows])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Real training records, held-out real records and synthetic ones, of one rate, length and lead set."""
+
+    train: Part
+    reference: Part
+    synthetic: Part
+    rate: float
+    leads: tuple[str, ...]
+    classes: tuple[str, ...]
+    task: Task | None
+    about: dict
+    """What is said of the sets in the results."""
+    seed: int = 0
+
+    def drawn(self, of: str, draw: int) -> np.ndarray:
+        """Rows of `train` or `synthetic`, as many as the reference has (or as there are), classes in its proportions."""
+        part: Part = getattr(self, of)
+        rng = np.random.default_rng([self.seed, draw, of == "train"])
+        size = len(self.reference)
+        if self.reference.labels is None or part.labels is None:
+            return rng.permutation(len(part))[:size]
+        rows: list[int] = []
+        pattern = {tuple(row) for row in self.reference.labels}
+        for label in sorted(pattern):
+            wanted = int((self.reference.labels == label).all(axis=1).sum())
+            there = np.flatnonzero((part.labels == label).all(axis=1))
+            if len(there):
+                rows.extend(rng.choice(there, wanted, replace=len(there) < wanted))
+        return np.array(rows if rows else rng.permutation(len(part))[:size], dtype=int)
+
+    def metric(self, function: Callable[[np.ndarray, np.ndarray], float], values: dict[str, np.ndarray]) -> dict:
+        """Value, floor and interval of `function(reference, other)`, each a mean over draws.
+
+        Args:
+            function: Distance of two sets.
+            values: What it compares, row by row: of `train`, `reference` and `synthetic`.
+        """
+        of = {}
+        for other in ("synthetic", "train"):
+            of[other] = [function(values["reference"], values[other][self.drawn(other, draw)]) for draw in range(DRAWS)]
+        value, spread = float(np.mean(of["synthetic"])), float(np.std(of["synthetic"], ddof=1))
+        return {
+            "value": value,
+            "floor": float(np.mean(of["train"])),
+            "low": value - 1.96 * spread,
+            "high": value + 1.96 * spread,
+        }
+
+    def signals(self) -> dict[str, np.ndarray]:
+        """The signals of the three parts, as `metric` takes them."""
+        return {name: getattr(self, name).signals for name in ("train", "reference", "synthetic")}
+
+
+def compare_folders(
+    real: str | Path | list, synthetic: str | Path | list, task: Task, *, max_records: int | None = None, seed: int = 0
+) -> Comparison:
+    """A comparison of data sets in folders.
+
+    Args:
+        real, synthetic: Folders (or lists of them) of real and of synthetic sets.
+        task: What the classes are.
+        max_records: At most this many records of each part, drawn at random.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: if they differ in rate, seconds or leads, a part is empty, or the generator was trained on held-out records.
+    """
+    lists = [[folder] if isinstance(folder, str | Path) else list(folder) for folder in (real, synthetic)]
+    read_manifests([*lists[0], *lists[1]])
+    splits = {split: load_arrays(lists[0], split, task) for split in ("train", "validation", "test")}
+    made = [load_arrays(lists[1], split, task) for split in ("train", "validation", "test")]
+    manifest, other = splits["train"].manifest, made[0].manifest
+    held_out = ["test"] if len(splits["test"]) >= LEAST_TEST_RECORDS else ["validation", "test"]
+    reference = _joined([splits[name] for name in held_out])
+    train, drawn = _joined([splits["train"]]), _joined(made)
+    for name, part in (("training", train), ("held-out", reference), ("synthetic", drawn)):
+        if len(part) < 2:
+            raise ValueError(f"expected at least 2 {name} records with a class of task {task.name}, received {len(part)}")
+    if other.generator:
+        check_no_leak(other.generator["trained_on"], reference.ids)
+    about = {
+        "real": {"name": manifest.name, "train": len(train), "reference": len(reference), "reference_splits": held_out},
+        "synthetic": {"name": other.name, "records": len(drawn), "generator": _without_ids(other.generator)},
+        "task": task.name,
+        "sampling": "classes in the proportions of the reference, drawn at random, with replacement where a class has too few",
+    }
+    parts = [_limited(part, max_records, seed) for part in (train, reference, drawn)]
+    return Comparison(*parts, manifest.sampling_rate, tuple(manifest.leads), task.classes, task, about, seed)
+
+
+def compare_arrays(real: np.ndarray, synthetic: np.ndarray, *, rate: float, leads: tuple[str, ...], seed: int = 0) -> Comparison:
+    """A comparison of plain arrays `(records, time, leads)` in millivolts: half of the real ones stand for the held-out set."""
+    real, synthetic = (np.asarray(part, np.float32) for part in (real, synthetic))
+    for name, part in (("real", real), ("synthetic", synthetic)):
+        if part.ndim != 3 or part.shape[2] != len(leads) or len(part) < 4:
+            raise ValueError(f"expected at least 4 {name} signals (records, time, {len(leads)}), received shape {part.shape}")
+        if not np.isfinite(part).all():
+            raise ValueError(f"expected finite {name} signals, received NaN or infinity")
+    if real.shape[1:] != synthetic.shape[1:]:
+        raise ValueError(f"expected signals of one shape (time, leads), received {real.shape[1:]} and {synthetic.shape[1:]}")
+    order = np.random.default_rng(seed).permutation(len(real))
+    halves = [Part(real[rows], None, [str(row) for row in rows]) for rows in np.array_split(order, 2)]
+    drawn = Part(synthetic, None, [str(row) for row in range(len(synthetic))])
+    about = {
+        "real": {"name": "array", "train": len(halves[0]), "reference": len(halves[1]), "reference_splits": ["half"]},
+        "synthetic": {"name": "array", "records": len(drawn), "generator": None},
+        "task": None,
+        "sampling": "drawn at random",
+    }
+    return Comparison(*halves, drawn, rate, tuple(leads), (), None, about, seed)
+
+
+def _joined(parts: list[Arrays]) -> Part:
+    return Part(
+        np.concatenate([part.signals for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        [name for part in parts for name in part.ids],
+    )
+
+
+def _limited(part: Part, most: int | None, seed: int) -> Part:
+    if most is None or len(part) <= most:
+        return part
+    return part.take(np.sort(np.random.default_rng(seed).permutation(len(part))[:most]))
+
+
+def _without_ids(generator: dict | None) -> dict | None:
+    """What is worth printing of a generator: not the thousands of hashed ids."""
+    if generator is None:
+        return None
+    return {name: value for name, value in generator.items() if name != "trained_on"} | {"trained_on": len(generator["trained_on"])}

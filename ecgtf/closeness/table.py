@@ -1,0 +1,29 @@
+"""The metrics of an evaluation as text for a terminal."""
+
+from __future__ import annotations
+
+
+def metrics_table(content: dict) -> str:
+    """One line a metric: value with interval, floor, unit; or why it was not computed."""
+    lines = []
+    group = None
+    width = max(len(entry["label"]) for entry in content["metrics"].values())
+    for entry in content["metrics"].values():
+        if entry["group"] != group:
+            group = entry["group"]
+            lines.append(f"{group}{'':{max(1, width + 2 - len(group))}s}{'value':>10s}  {'interval':^21s}{'floor':>10s}")
+        if entry["value"] is None:
+            lines.append(f"  {entry['label']:{width}s} not computed: {entry['reason']}")
+            continue
+        interval = "" if entry["low"] is None else f"{number(entry['low'])} to {number(entry['high'])}"
+        lines.append(
+            f"  {entry['label']:{width}s}{number(entry['value']):>10s}  {interval:^21s}{number(entry['floor']):>10s} {entry['unit']}"
+        )
+    return "\n".join(lines)
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, or a dash."""
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
