@@ -13,7 +13,16 @@ def eight() -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("spelling", "lead"),
-    [("avr", "aVR"), ("AVR", "aVR"), ("i", "I"), ("II", "II"), ("lead ii", "II"), ("Lead_V1", "V1"), (" v6 ", "V6"), ("aVf", "aVF")],
+    [
+        ("avr", "aVR"),
+        ("AVR", "aVR"),
+        ("i", "I"),
+        ("II", "II"),
+        ("lead ii", "II"),
+        ("Lead_V1", "V1"),
+        (" v6 ", "V6"),
+        ("aVf", "aVF"),
+    ],
 )
 def test_canonical_lead_in_any_spelling(spelling, lead):
     assert canonical_lead(spelling) == lead

@@ -23,6 +23,7 @@ _REFRACTORY = 0.24  # s between beats at least: 220 beats/min are 0.273 s apart
 _SLOWEST = 40.0  # beats/min: so many of the highest peaks are taken for beats when the level is set
 _LEVEL = 0.35  # of the usual beat's envelope: what is lower is no beat
 _EVIDENCE = 2.0  # contrast of beats and rest times likeness of beats to each other: 1.7 at most in noise of any colour
+_QUIET = 0.5  # mV/s: slopes of noise; the lowest QRS complexes have several times as much
 _FLAT = 0.02  # mV: a lead whose whole range is smaller holds no ECG
 _QRS_LEVEL = 0.1  # of the peak spatial velocity
 _BLOCK = 128  # records at a time
@@ -189,13 +190,13 @@ def distribution_distance(real: np.ndarray, generated: np.ndarray) -> float:
 
 
 def _band_pass(signals: np.ndarray, rate: float) -> np.ndarray:
-    """The slopes of the signals between 8 and 24 Hz, without phase shift, the ends continued by their mirror image."""
+    """The slopes of the signals between 8 and 24 Hz in mV/s, without phase shift, the ends continued by their mirror image."""
     pad = min(signals.shape[1] - 1, round(rate))
     padded = np.pad(signals - np.median(signals, axis=1, keepdims=True), ((0, 0), (pad, pad), (0, 0)), mode="reflect")
     size = next_fast_len(padded.shape[1], real=True)
     frequency = rfftfreq(size, 1 / rate)
     gain = 1 / np.sqrt((1 + (_BAND[0] / np.maximum(frequency, 1e-9)) ** 6) * (1 + (frequency / _BAND[1]) ** 6))
-    gain = (gain * 2j * np.pi * frequency / rate).astype(np.complex64)
+    gain = (gain * 2j * np.pi * frequency).astype(np.complex64)
     filtered = irfft(rfft(padded, size, axis=1) * gain[:, None], size, axis=1)
     return filtered[:, pad : pad + signals.shape[1]]
 
@@ -207,17 +208,17 @@ def _beats(slopes: np.ndarray, rate: float) -> np.ndarray:
     if slopes.shape[1] == 0 or seconds < 1:
         return none
     energy = uniform_filter1d(slopes**2, max(1, round(0.07 * rate)), axis=0, mode="nearest")
-    usual = np.percentile(energy, 95, axis=0)
-    envelope = np.sqrt(np.median(energy / np.where(usual > 0, usual, 1.0), axis=1))
+    usual = np.maximum(np.percentile(energy, 95, axis=0), _QUIET**2)
+    envelope = np.sqrt(np.median(energy / usual, axis=1))
     peaks, _ = find_peaks(np.pad(envelope, 1), distance=max(1, round(_REFRACTORY * rate)))
     peaks = peaks - 1
     if len(peaks) < 2:
         return none
     expected = max(2, min(len(peaks), int(seconds * _SLOWEST / 60)))
     beat = np.median(np.sort(envelope[peaks])[-expected:])
-    rest = max(np.percentile(envelope, 25), 1e-6)  # between the beats, even at 220 of them a minute
+    rest = max(np.percentile(envelope, 25), 0.05)  # between the beats, even at 220 of them a minute
     peaks = peaks[envelope[peaks] >= _LEVEL * beat]
-    alike = _likeness(slopes / np.sqrt(np.where(usual > 0, usual, 1.0)), peaks, rate)
+    alike = _likeness(slopes / np.sqrt(usual), peaks, rate)
     return peaks if len(peaks) > 1 and alike * beat / rest > _EVIDENCE else none
 
 

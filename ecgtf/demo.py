@@ -1,0 +1,59 @@
+"""The whole chain on simulated ECGs, small enough for a few minutes on a laptop: what the package does, in one function."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from ecgtf.classifiers.metrics import metrics_table
+from ecgtf.classifiers.transfer import finetune
+from ecgtf.closeness.evaluate import evaluate
+from ecgtf.data_prep.prepare import prepare
+from ecgtf.synthesis import generate
+from ecgtf.train_generator import train_vqvae
+
+RECORDS = 560
+TASK = "rhythm7"
+GENERATOR_STEPS = (250, 350)
+PER_CLASS = 40
+SAMPLER_STEPS = (16, 8)
+REAL_FRACTION = 0.2
+
+
+def demo(out: str | Path = "reports/demo", *, seed: int = 0, overwrite: bool = False, quiet: bool = False) -> Path:
+    """Simulates a collection, trains a small Time-VQVAE on it, draws from it, fine-tunes a classifier and writes the report.
+
+    Everything lies in `out`: the data sets in `data`, the runs in `runs`, the page `index.html` at the top.
+
+    Args:
+        out: Folder of the demo.
+        seed: Fixes every random choice.
+        overwrite: Replace an earlier demo.
+        quiet: Show no progress.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: if `out` is not empty (unless `overwrite` and it holds a demo).
+    """
+    out = Path(out)
+    if out.exists() and any(out.iterdir()):
+        if not (out / "data").is_dir():
+            raise ValueError(f"{out} holds something else than a demo; name another --out")
+        if not overwrite:
+            raise ValueError(f"{out} holds a demo already; use --overwrite to make it again, or name another --out")
+        shutil.rmtree(out)
+    started = time.monotonic()
+    real, synthetic, runs = out / "data" / "simulated", out / "data" / "synthetic", out / "runs"
+    shared = {"seed": seed, "quiet": quiet}
+    prepare(None, None, real, limit=RECORDS, seed=seed)
+    generator = train_vqvae(real, runs / "vqvae", task=TASK, preset="tiny", steps=GENERATOR_STEPS, **shared)
+    generate(generator.folder, synthetic, per_class=PER_CLASS, sampler_steps=SAMPLER_STEPS, **shared)
+    tuned = finetune(real, runs / "finetuned", synthetic=synthetic, real_frac=REAL_FRACTION, task=TASK, preset="tiny", **shared)
+    evaluate(real, synthetic, task=TASK, preset="tiny", out=out / "closeness", **shared)
+    page = out / "index.html"
+    shutil.copyfile(out / "closeness" / "index.html", page)
+    (out / "finetuned.txt").write_text(metrics_table(tuned.metrics()["test"]) + f"\n{time.monotonic() - started:.0f} s in all\n")
+    return page

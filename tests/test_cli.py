@@ -1,0 +1,231 @@
+"""The command line: the chain without arguments in an empty folder, and bad input told in one line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ecgtf.cli.main import app
+from ecgtf.ecg import LEADS
+from ecgtf.wfdb_io import write_record
+
+TINY_TRAINING = ["--preset", "tiny", "--steps", "4,4", "--batch-size", "8"]
+
+
+def call(*words) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def refused(*words) -> str:
+    """The one line of an error for which the exit code is 2."""
+    code, _, err = call(*words)
+    lines = [line for line in err.splitlines() if not line.startswith(("preparing", "training"))]
+    assert code == 2, (code, err)
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """The commands of the tour, one after the other in an empty folder; gives the folder and what they printed."""
+    folder = tmp_path_factory.mktemp("chain")
+    printed = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, words in {
+            "prepare": ["--limit", "140"],
+            "info": ["--json", "--verify"],
+            "train-generator": ["vqvae", *TINY_TRAINING],
+            "generate": ["--per-class", "10", "--sampler-steps", "2,2"],
+            "finetune": ["--real-frac", "0.5", "--preset", "tiny", "--steps", "4", "--pretrain-steps", "4"],
+            "train-classifier": ["resnet1d", "--preset", "tiny", "--steps", "4", "--json"],
+            "evaluate": ["--preset", "tiny"],
+            "report": [],
+            "plot": ["--out", "ecg.svg"],
+        }.items():
+            quiet = [] if name in ("train-classifier", "info") else ["--quiet"]
+            code, out, err = call(name, *words, *quiet)
+            assert code == 0, (name, err)
+            printed[name] = out
+        yield folder, printed
+
+
+def test_the_chain_writes_where_the_next_command_looks(chain):
+    folder, _ = chain
+    for path in (
+        "data/simulated/dataset.json",
+        "runs/vqvae/model.keras",
+        "data/synthetic/dataset.json",
+        "runs/finetuned/metrics.json",
+        "runs/resnet1d/model.keras",
+        "reports/closeness/closeness.json",
+        "reports/closeness/index.html",
+        "ecg.svg",
+    ):
+        assert (folder / path).is_file(), path
+
+
+def test_json_is_what_design_promises(chain):
+    folder, printed = chain
+    info = json.loads(printed["info"])
+    assert info["leads"] == list(LEADS)
+    assert info["splits"]["train"]["classes"].keys() == {"SR", "SB", "ST", "SA", "AFIB", "AFLT", "SVT"}
+    assert sum(part["records"] for part in info["splits"].values()) == info["records"] == 140
+    assert json.loads(printed["train-classifier"])["task"] == "rhythm7"
+    closeness = json.loads((folder / "reports/closeness/closeness.json").read_text())
+    assert {"value", "floor", "low", "high", "group"} <= closeness["metrics"]["frechet_distance"].keys()
+    assert {entry["group"] for entry in closeness["metrics"].values()} == {
+        "distribution",
+        "temporal",
+        "physiology",
+        "utility",
+        "privacy",
+    }
+
+
+def test_a_finished_run_says_so_when_resumed(chain, monkeypatch):
+    monkeypatch.chdir(chain[0])
+    code, out, _ = call("train-generator", "vqvae", *TINY_TRAINING, "--resume")
+    assert code == 0
+    assert "finished already" in out
+
+
+def test_existing_output_is_not_touched_unasked(chain, monkeypatch):
+    monkeypatch.chdir(chain[0])
+    for words in (["prepare"], ["train-generator", "vqvae"], ["generate"], ["finetune"], ["evaluate"]):
+        assert "--overwrite" in refused(*words), words
+
+
+def test_several_candidates_are_listed(chain, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        assert call("prepare", "--limit", 14, "--out", f"data/{name}", "--quiet")[0] == 0
+    assert "data/a, data/b" in refused("info")
+    assert call("info", "data/a")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["info"], "ecgtf prepare"),
+        (["generate"], "no finished run of train-generator"),
+        (["finetune", "--data", "nowhere"], "ecgtf generate"),
+        (["finetune", "--data", "nowhere", "--scratch"], "nowhere"),
+        (["prepare", "wfdb", "nowhere"], "nowhere"),
+        (["prepare", "mitbih", "."], "ptbxl, wfdb"),
+        (["prepare", "--leads", "I,II,X9"], "unknown lead name 'X9'"),
+        (["train-generator", "gan"], "expected one of vqvae"),
+        (["train-generator", "vqvae", "--steps", "many"], "such as 600,900"),
+        (["plot", "nowhere"], "nowhere"),
+        (["report"], "no report"),
+    ],
+)
+def test_bad_words_are_refused_in_an_empty_folder(words, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if words[0] == "train-generator" and words[1] == "vqvae":
+        words = [*words, "--data", "nowhere"]
+    assert says in refused(*words)
+    assert not list(tmp_path.rglob("dataset.json"))
+
+
+def record(folder: Path, name: str, signal: np.ndarray | None = None, leads=LEADS) -> Path:
+    rng = np.random.default_rng(len(name))
+    signal = rng.normal(0, 0.3, (5000, len(leads))) if signal is None else signal
+    write_record(folder, name, signal.astype("float32"), leads, 500, ["Dx: 426783006"])
+    return folder
+
+
+def test_folders_without_a_usable_record_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert "empty" in refused("prepare", "wfdb", "empty")
+    (record(tmp_path / "gone", "r1") / "r1.dat").unlink()
+    assert "r1.dat" in refused("prepare", "wfdb", "gone")
+    cut = record(tmp_path / "cut", "r1") / "r1.dat"
+    cut.write_bytes(cut.read_bytes()[:1000])
+    assert "1000" in refused("prepare", "wfdb", "cut")
+    header = record(tmp_path / "odd", "r1") / "r1.hea"
+    header.write_text(header.read_text().replace(" V6", " QQ"))
+    assert "QQ" in refused("prepare", "wfdb", "odd")
+    record(tmp_path / "few", "r1", leads=LEADS[:8])
+    assert "V3" in refused("prepare", "wfdb", "few")
+
+
+def test_bad_records_are_rejected_and_fatal_only_when_strict(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = record(tmp_path / "source", "good")
+    flat = np.random.default_rng(0).normal(0, 0.3, (5000, 12))
+    flat[:, 7] = 0.0
+    record(source, "flat", flat)
+    missing = np.random.default_rng(1).normal(0, 0.3, (5000, 12))
+    missing[100:200, 3] = np.nan
+    record(source, "missing", missing)
+    code, out, _ = call("prepare", "wfdb", "source", "--out", "data/a")
+    assert code == 0
+    assert "2 rejected" in out
+    listed = (tmp_path / "data/a/rejected.csv").read_text()
+    assert "flat" in listed
+    assert "missing" in listed
+    assert "flat" in refused("prepare", "wfdb", "source", "--out", "data/b", "--strict")
+    assert not (tmp_path / "data/b/dataset.json").exists()
+
+
+def test_a_task_that_does_not_fit_is_refused(chain, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert "rhythm4, rhythm7" in refused("info", chain[0] / "data/simulated", "--task", "rhythm5")
+    simulated = ["--data", chain[0] / "data/simulated"]
+    assert "superclass" in refused("train-generator", "vqvae", *simulated, "--task", "superclass")
+    assert call("prepare", "--limit", 10, "--out", "data/few", "--quiet")[0] == 0
+    call("simulate", "sr", "--records", 12, "--rhythms", "SR,AFIB", "--quiet")
+    assert call("prepare", "wfdb", "sr", "--out", "data/two", "--quiet")[0] == 0
+    line = refused("train-generator", "vqvae", "--data", "data/two", *TINY_TRAINING)
+    assert "SB, ST, SA, AFLT, SVT" in line
+    assert "--allow-empty" in line
+    assert not (tmp_path / "runs").exists()
+    assert call("train-generator", "vqvae", "--data", "data/two", *TINY_TRAINING, "--allow-empty", "--quiet")[0] == 0
+
+
+def test_data_of_another_rate_or_leads_than_the_model_is_refused(chain, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert call("prepare", "--limit", 14, "--rate", 200, "--out", "data/fast", "--quiet")[0] == 0
+    assert call("prepare", "--limit", 14, "--leads", "I,II,V1", "--out", "data/few", "--quiet")[0] == 0
+    synthetic = chain[0] / "data/synthetic"
+    for name, what in (("fast", "sampling_rate"), ("few", "leads")):
+        assert what in refused("finetune", "--data", f"data/{name}", "--synthetic", synthetic)
+        assert what in refused("evaluate", "--real", f"data/{name}", "--synthetic", synthetic)
+        run = chain[0] / "runs/resnet1d"
+        assert "leads" in refused("finetune", "--data", f"data/{name}", "--from", run) or name == "fast"
+        assert call("finetune", "--data", f"data/{name}", "--from", run)[0] == 2
+
+
+def test_a_damaged_shard_is_found_and_named(chain, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert call("prepare", "--limit", 21, "--quiet")[0] == 0
+    shard = next(Path("data/simulated").glob("train*"))
+    content = bytearray(shard.read_bytes())
+    content[5000] ^= 4
+    shard.write_bytes(content)
+    assert shard.name in refused("info", "--verify")
+    assert shard.name in refused("train-generator", "vqvae", *TINY_TRAINING)
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy():
+    code = "import sys; from ecgtf.cli.main import app; print([m for m in ('tensorflow','keras','scipy','matplotlib','sklearn','pandas') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_error_shows_its_traceback_with_debug(tmp_path):
+    words = [sys.executable, "-m", "ecgtf.cli.main", "info", "nowhere"]
+    plain = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (plain.returncode, plain.stderr.count("\n")) == (2, 1)
+    told = subprocess.run([*words, "--debug"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert told.returncode == 2
+    assert "Traceback" in told.stderr
