@@ -137,7 +137,7 @@ def test_qrs_duration_grows_with_the_complex_and_hardly_with_the_rate():
     assert 60 < narrow < 110
     assert 1.3 < wide / narrow < 2.0
     slow = qrs_duration(ecg(beats, 100), np.round(beats * 100).astype(int), 100)
-    assert slow == pytest.approx(narrow, abs=20)
+    assert slow == pytest.approx(narrow, abs=25)  # two and a half steps of the slow rate
 
 
 def test_lead_consistency_fixture():
