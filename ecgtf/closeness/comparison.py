@@ -130,7 +130,9 @@ def compare_folders(
     return Comparison(*parts, manifest.sampling_rate, tuple(manifest.leads), task.classes, task, about, seed)
 
 
-def compare_arrays(real: np.ndarray, synthetic: np.ndarray, *, rate: float, leads: tuple[str, ...], seed: int = 0) -> Comparison:
+def compare_arrays(
+    real: np.ndarray, synthetic: np.ndarray, *, rate: float, leads: tuple[str, ...], seed: int = 0
+) -> Comparison:
     """A comparison of plain arrays `(records, time, leads)` in millivolts: half of the real ones stand for the held-out set."""
     real, synthetic = (np.asarray(part, np.float32) for part in (real, synthetic))
     for name, part in (("real", real), ("synthetic", synthetic)):
@@ -170,4 +172,6 @@ def _without_ids(generator: dict | None) -> dict | None:
     """What is worth printing of a generator: not the thousands of hashed ids."""
     if generator is None:
         return None
-    return {name: value for name, value in generator.items() if name != "trained_on"} | {"trained_on": len(generator["trained_on"])}
+    return {name: value for name, value in generator.items() if name != "trained_on"} | {
+        "trained_on": len(generator["trained_on"])
+    }

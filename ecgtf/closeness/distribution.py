@@ -78,7 +78,9 @@ def mmd(real: np.ndarray, generated: np.ndarray, bandwidth: float | None = None)
     if not bandwidth > 0:
         raise ValueError("expected records that differ: the median distance between them is 0")
     scale = -0.5 / bandwidth**2
-    within = [2.0 * np.exp(scale * pdist(side, "sqeuclidean")).sum() / (len(side) * (len(side) - 1)) for side in (real, generated)]
+    within = [
+        2.0 * np.exp(scale * pdist(side, "sqeuclidean")).sum() / (len(side) * (len(side) - 1)) for side in (real, generated)
+    ]
     return float(sum(within) - 2.0 * np.exp(scale * cdist(real, generated, "sqeuclidean")).mean())
 
 
@@ -179,7 +181,9 @@ def _pair(real: np.ndarray, generated: np.ndarray, least: int) -> tuple[np.ndarr
     """Both sets in float64, checked."""
     real, generated = np.asarray(real, np.float64), np.asarray(generated, np.float64)
     if real.ndim != 2 or generated.ndim != 2 or real.shape[1] != generated.shape[1]:
-        raise ValueError(f"expected two sets of features (records, d) with the same d, received {real.shape}, {generated.shape}")
+        raise ValueError(
+            f"expected two sets of features (records, d) with the same d, received {real.shape}, {generated.shape}"
+        )
     if min(len(real), len(generated)) < least:
         raise ValueError(f"expected at least {least} records in each set, received {len(real)} and {len(generated)}")
     if not (np.isfinite(real).all() and np.isfinite(generated).all()):

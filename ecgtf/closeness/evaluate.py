@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ecgtf.closeness import distribution, physiology, privacy, temporal
+from ecgtf.closeness import distribution, physiology, temporal
 from ecgtf.closeness.comparison import Comparison, compare_arrays, compare_folders
 from ecgtf.ecg import LEADS
 from ecgtf.manifest import read_manifests
@@ -29,13 +29,13 @@ ABOUT = {  # metric: its label, unit and which way is better
     "coverage": ("coverage", "share", "higher"),
     "autocorrelation_difference": ("autocorrelation difference", "", "lower"),
     "marginal_difference": ("marginal distribution difference", "1/mV", "lower"),
-    "spectrum_difference": ("difference of the unit-power spectra", "share", "lower"),
-    "log_spectrum_difference": ("difference of the log spectra up to 40 Hz", "dB", "lower"),
+    "spectrum_difference": ("difference of the unit-power spectra", "", "lower"),
+    "log_spectrum_difference": ("difference of the log spectra", "log10", "lower"),
     "lead_correlation_difference": ("difference of the correlations between leads", "", "lower"),
     "skewness_difference": ("difference of the skewness", "", "lower"),
     "kurtosis_difference": ("difference of the kurtosis", "", "lower"),
     "heart_rate_distance": ("Wasserstein distance of the heart rate", "beats/min", "lower"),
-    "rr_irregularity_distance": ("Wasserstein distance of the RR irregularity (RMSSD over mean RR)", "", "lower"),
+    "rmssd_distance": ("Wasserstein distance of the RMSSD", "ms", "lower"),
     "p_wave_distance": ("Wasserstein distance of the P-wave score", "", "lower"),
     "qrs_duration_distance": ("Wasserstein distance of the QRS duration", "ms", "lower"),
     "beats_not_found": ("records in which no rhythm is found", "share", "lower"),
@@ -158,22 +158,41 @@ def _on_features(function: Callable) -> Callable:
     return lambda results: results.comparison.metric(function, results.features)
 
 
-def _on_signals(function: Callable) -> Callable:
-    return lambda results: results.comparison.metric(lambda a, b: function(a, b, results), results.comparison.signals())
+def _on_terms(terms: Callable, difference: Callable) -> Callable:
+    """A metric of something that each record gives by itself, computed once and then averaged over each draw's records."""
+    return lambda results: results.comparison.metric(difference, results.terms(terms))
 
 
 def _on_beats(name: str) -> Callable:
-    return lambda results: results.comparison.metric(physiology.wasserstein, results.beats(name))
+    return lambda results: results.comparison.metric(physiology.distribution_distance, results.beats(name))
 
 
 def _prdc(name: str) -> Callable:
-    return _on_features(lambda a, b: distribution.precision_recall_density_coverage(a, b)[name])
+    return _on_features(lambda a, b: getattr(distribution.precision_recall_density_coverage(a, b), name))
+
+
+def _autocorrelation(real: np.ndarray, synthetic: np.ndarray) -> float:
+    sides = (temporal.autocorrelation_from_terms(terms) for terms in (real, synthetic))
+    return temporal.autocorrelation_difference(*sides).mean
+
+
+def _spectrum(difference: Callable) -> Callable:
+    return lambda real, synthetic: difference(*(temporal.spectrum_from_terms(terms) for terms in (real, synthetic))).mean
+
+
+def _lead_correlation(real: np.ndarray, synthetic: np.ndarray) -> float:
+    return temporal.lead_correlation_difference(*(temporal.lead_correlation_from_terms(terms) for terms in (real, synthetic)))
+
+
+def _shape(which: int) -> Callable:
+    sides = temporal.shape_from_terms
+    return lambda real, synthetic: temporal.shape_differences(sides(real), sides(synthetic))[which].mean
 
 
 METRICS: dict[str, dict[str, Callable]] = {
     "distribution": {
-        "frechet_distance": _on_features(distribution.frechet_distance),
-        "mmd_squared": _on_features(distribution.mmd_squared),
+        "frechet_distance": _on_features(lambda a, b: distribution.frechet_distance(a, b).distance),
+        "mmd_squared": _on_features(distribution.mmd),
         "kid": _on_features(distribution.kid),
         "precision": _prdc("precision"),
         "recall": _prdc("recall"),
@@ -181,18 +200,20 @@ METRICS: dict[str, dict[str, Callable]] = {
         "coverage": _prdc("coverage"),
     },
     "temporal": {
-        "autocorrelation_difference": _on_signals(lambda a, b, _: temporal.autocorrelation_difference(a, b)["difference"]),
-        "marginal_difference": _on_signals(lambda a, b, _: temporal.marginal_pooled_difference(a, b)["difference"]),
-        "spectrum_difference": _on_signals(lambda a, b, r: temporal.spectrum_difference(a, b, r.comparison.rate)),
-        "log_spectrum_difference": _on_signals(lambda a, b, r: temporal.log_spectrum_difference(a, b, r.comparison.rate)),
-        "lead_correlation_difference": _on_signals(lambda a, b, _: temporal.lead_correlation_difference(a, b)),
-        "skewness_difference": _on_signals(lambda a, b, _: temporal.skewness_difference(a, b)),
-        "kurtosis_difference": _on_signals(lambda a, b, _: temporal.kurtosis_difference(a, b)),
+        "autocorrelation_difference": _on_terms(lambda x, rate: temporal.autocorrelation_terms(x), _autocorrelation),
+        "marginal_difference": lambda results: results.comparison.metric(
+            lambda a, b: temporal.pooled_marginal_difference(a, b).mean, results.comparison.signals()
+        ),
+        "spectrum_difference": _on_terms(temporal.spectrum_terms, _spectrum(temporal.spectrum_difference)),
+        "log_spectrum_difference": _on_terms(temporal.spectrum_terms, _spectrum(temporal.log_spectrum_difference)),
+        "lead_correlation_difference": _on_terms(lambda x, rate: temporal.lead_terms(x), _lead_correlation),
+        "skewness_difference": _on_terms(lambda x, rate: temporal.moment_terms(x), _shape(0)),
+        "kurtosis_difference": _on_terms(lambda x, rate: temporal.moment_terms(x), _shape(1)),
     },
     "physiology": {
         "heart_rate_distance": _on_beats("heart_rate"),
-        "rr_irregularity_distance": _on_beats("rr_irregularity"),
-        "p_wave_distance": _on_beats("p_wave_score"),
+        "rmssd_distance": _on_beats("rmssd"),
+        "p_wave_distance": _on_beats("p_wave"),
         "qrs_duration_distance": _on_beats("qrs_duration"),
         "beats_not_found": lambda results: results.failures(),
         "lead_inconsistency": lambda results: results.lead_inconsistency(),
@@ -204,6 +225,6 @@ METRICS: dict[str, dict[str, Callable]] = {
     },
     "privacy": {
         "near_copy_rate": lambda results: results.near_copy_rate(),
-        "share_closer_to_train": lambda results: results.share_closer_to_train(privacy.share_closer_to_train),
+        "share_closer_to_train": lambda results: results.share_closer_to_train(),
     },
 }

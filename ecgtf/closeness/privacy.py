@@ -1,6 +1,6 @@
 """Whether synthetic records repeat training records: distances to nearest neighbours, and near copies of signals.
 
-Low numbers here are no proof of privacy: distances miss leaks that a membership-inference attack finds (Yao et al. 2025, arXiv
+Low numbers here are no proof of privacy: distances miss leaks that a membership-inference attack finds (arXiv
 2505.01524). High numbers are a proof of copying.
 """
 
@@ -133,7 +133,9 @@ def signal_distances(
         block = queries[start : start + _BLOCK]
         likeness = _descriptors(block, rate) @ known.T
         candidates = np.argpartition(-likeness, count - 1, axis=1)[:, :count]
-        results.extend(_nearest_of(query, points, np.sort(places), reach) for query, places in zip(block, candidates, strict=True))
+        results.extend(
+            _nearest_of(query, points, np.sort(places), reach) for query, places in zip(block, candidates, strict=True)
+        )
     distances, places, shifts = (np.array(column) for column in zip(*results, strict=True))
     return distances, places, shifts / rate
 

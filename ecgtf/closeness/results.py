@@ -22,6 +22,7 @@ class Results:
     def __init__(self, comparison: Comparison, folder: Path, preset: str, extractor: Path | None, quiet: bool):
         self.comparison, self.folder, self.preset, self.extractor, self.quiet = comparison, folder, preset, extractor, quiet
         self.metrics: dict[str, dict] = {}
+        self._terms: dict[Callable, dict[str, np.ndarray]] = {}
 
     # -- classifiers ----------------------------------------------------------------------------------------------------------
 
@@ -78,53 +79,67 @@ class Results:
     # -- physiology -----------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _beats(self) -> dict[str, dict[str, np.ndarray]]:
-        signals = self.comparison.signals()
-        return {name: physiology.beat_features(part, self.comparison.rate, self.comparison.leads) for name, part in signals.items()}
+    def _beats(self) -> dict[str, physiology.Physiology]:
+        return {name: physiology.measure(part, self.comparison.rate) for name, part in self.comparison.signals().items()}
 
     def beats(self, name: str) -> dict[str, np.ndarray]:
-        """One beat feature of every record of the three parts; NaN where it is not found."""
-        return {part: values[name] for part, values in self._beats.items()}
+        """One measurement of `Physiology` for every record of the three parts; NaN where there is none."""
+        return {part: getattr(measured, name) for part, measured in self._beats.items()}
 
     def failures(self) -> dict:
-        """Share of records without a measurable rhythm."""
-        missing = {part: np.isnan(values) for part, values in self.beats("heart_rate").items()}
-        return _share(missing["synthetic"]) | {"floor": float(missing["reference"].mean())}
+        """Share of records without a measurable rhythm; the floor is that of the reference."""
+        return _share(self._beats["synthetic"].without_beats) | {"floor": float(self._beats["reference"].without_beats.mean())}
 
     def lead_inconsistency(self) -> dict:
         """Departure from the limb-lead equations of the synthetic records; the floor is that of the reference."""
         made, real = (
-            physiology.lead_consistency(part.signals, self.comparison.leads)["mean"]
+            float(physiology.lead_consistency(part.signals, self.comparison.leads).mean())
             for part in (self.comparison.synthetic, self.comparison.reference)
         )
         return {"value": made, "floor": real, "low": None, "high": None}
 
+    # -- time and frequency ---------------------------------------------------------------------------------------------------
+
+    def terms(self, function: Callable) -> dict[str, np.ndarray]:
+        """`function(signals, rate)` of the three parts, per record; computed once for each function."""
+        if function not in self._terms:
+            signals = self.comparison.signals()
+            self._terms[function] = {name: function(part, self.comparison.rate) for name, part in signals.items()}
+        return self._terms[function]
+
+    def spectra(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Frequencies and the unit-power spectra of reference and synthetic records."""
+        terms = self.terms(temporal.spectrum_terms)
+        frequencies = temporal.spectrum_frequencies(self.comparison.reference.signals.shape[1], self.comparison.rate)
+        return frequencies, *(temporal.spectrum_from_terms(terms[name]) for name in ("reference", "synthetic"))
+
     # -- privacy --------------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def copies(self) -> dict:
-        """Near copies of training records among the synthetic ones."""
-        parts = [
+    def copies(self) -> tuple[privacy.NearCopies, np.ndarray, np.ndarray]:
+        """Near copies of training records, with the synthetic and the training signals among which they were searched."""
+        synthetic, train, reference = (
             part.signals[np.random.default_rng(self.comparison.seed).permutation(len(part))[:MOST_FOR_COPIES]]
             for part in (self.comparison.synthetic, self.comparison.train, self.comparison.reference)
-        ]
-        return privacy.near_copies(*parts, self.comparison.rate) | {"signals": parts}
+        )
+        return privacy.near_copies(synthetic, train, reference, self.comparison.rate), synthetic, train
 
     def near_copy_rate(self) -> dict:
-        """Share of near copies; the floor is the share among held-out records."""
-        low, high = _binomial_interval(self.copies["rate"], min(MOST_FOR_COPIES, len(self.comparison.synthetic)))
-        return {"value": self.copies["rate"], "floor": self.copies["floor"], "low": low, "high": high}
+        """Share of near copies; the floor is the share that the threshold gives among held-out records."""
+        found, synthetic, _ = self.copies
+        low, high = _binomial_interval(found.rate, len(synthetic))
+        return {"value": found.rate, "floor": privacy.PERCENTILE / 100, "low": low, "high": high}
 
-    def share_closer_to_train(self, share: Callable) -> dict:
-        """Share nearer (in features) to the training than to the held-out set, both of one size; the floor is that of held-out records."""
-        features, size = self.features, len(self.comparison.reference)
-        train = features["train"][np.random.default_rng(self.comparison.seed).permutation(len(features["train"]))[: size // 2]]
-        halves = np.array_split(np.random.default_rng(self.comparison.seed + 1).permutation(size), 2)
-        first, second = (features["reference"][half] for half in halves)
-        floor = share(second, train[: len(first)], first)
-        value = share(features["synthetic"], train[: len(first)], first)
+    def share_closer_to_train(self) -> dict:
+        """Share nearer (in features) to the training than to the held-out set, both of one size; the floor takes held-out records."""
+        rng = np.random.default_rng(self.comparison.seed)
+        features = {name: values[rng.permutation(len(values))] for name, values in self.features.items()}
+        first, second = np.array_split(features["reference"], 2)
+        size = min(len(second), len(features["train"]))
+        sets = (features["train"][:size], second[:size])
+        value = privacy.neighbours(features["synthetic"], *sets).share_closer_to_train
         low, high = _binomial_interval(value, len(features["synthetic"]))
-        return {"value": value, "floor": floor, "low": low, "high": high}
+        return {"value": value, "floor": privacy.neighbours(first, *sets).share_closer_to_train, "low": low, "high": high}
 
     # -- what is written ------------------------------------------------------------------------------------------------------
 
@@ -156,11 +171,6 @@ class Results:
         from ecgtf.report.page import save_page
 
         save_page(self.folder, title="Synthetic against real ECGs", summary=content, sections=sections(self))
-
-    def spectra(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Frequencies and the unit-power spectra of reference and synthetic records."""
-        frequencies, real = temporal.power_spectrum(self.comparison.reference.signals, self.comparison.rate)
-        return frequencies, real, temporal.power_spectrum(self.comparison.synthetic.signals, self.comparison.rate)[1]
 
 
 def _share(flags: np.ndarray) -> dict:

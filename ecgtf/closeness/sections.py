@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ecgtf.closeness import temporal
+from ecgtf.closeness.privacy import PERCENTILE
 from ecgtf.closeness.results import Results
 from ecgtf.report import figures
 from ecgtf.report.page import Section
@@ -36,7 +37,9 @@ def _ecgs(results: Results) -> Section:
         signals = (comparison.reference.signals[real[:count]], comparison.synthetic.signals[made[:count]])
         figure = figures.ecg_pairs(*signals, comparison.rate, comparison.leads, name)
         alt = f"{count} real and {count} synthetic ECGs of class {name} on ECG paper, leads side by side"
-        pictures.append((f"{name}: held-out real records on the left, synthetic ones on the right; the first of each set.", alt, figure))
+        pictures.append(
+            (f"{name}: held-out real records on the left, synthetic ones on the right; the first of each set.", alt, figure)
+        )
     text = "25 mm/s, 10 mm/mV. Real records were not seen in the training of the generator."
     return Section("Real and synthetic ECGs", text, figures=pictures)
 
@@ -103,7 +106,9 @@ def _feature_map(results: Results) -> Section | None:
     return Section(
         "Map of the features",
         "Features of the frozen classifier on the two principal axes of the real records; equal numbers, classes in equal shares.",
-        figures=[("Real and synthetic records in feature space.", "Scatter plot of real and synthetic features by class", figure)],
+        figures=[
+            ("Real and synthetic records in feature space.", "Scatter plot of real and synthetic features by class", figure)
+        ],
     )
 
 
@@ -129,17 +134,20 @@ def _scores(results: Results) -> Section | None:
 def _copies(results: Results) -> Section | None:
     if "privacy" not in _groups(results):
         return None
-    copies, comparison = results.copies, results.comparison
-    synthetic, train, _ = copies["signals"]
-    pairs = copies["pairs"][:SHOWN]
+    (copies, synthetic, train), comparison = results.copies, results.comparison
+    pairs = [(made, real) for made, real, *_ in copies.pairs[:SHOWN]]  # nearest first
     text = (
-        f"{copies['rate']:.1%} of the synthetic records lie nearer to a training record than all but the nearest held-out ones do "
-        f"(held-out records: {copies['floor']:.1%}). Distances alone do not show that data is anonymous."
+        f"{copies.rate:.1%} of the synthetic records lie nearer to a training record than {PERCENTILE:g} % of the held-out real records "
+        "do, at any gain and small shift in time. Distances alone do not show that data is anonymous."
     )
     pictures = []
     if pairs:
-        figure = figures.near_copy_figure([(synthetic[a], train[b]) for a, b, _ in pairs], comparison.rate, comparison.leads)
-        pictures.append(("The nearest pairs: synthetic and training record.", "Pairs of synthetic and training ECGs drawn together", figure))
+        figure = figures.near_copy_figure(
+            [(synthetic[made], train[real]) for made, real in pairs], comparison.rate, comparison.leads
+        )
+        pictures.append(
+            ("The nearest pairs: synthetic and training record.", "Pairs of synthetic and training ECGs drawn together", figure)
+        )
     return Section("Near copies of training records", text, figures=pictures)
 
 
@@ -154,8 +162,7 @@ def _by_class(results: Results) -> list[tuple[str, np.ndarray, np.ndarray]]:
         return [("all", np.arange(len(comparison.reference)), np.arange(len(comparison.synthetic)))]
     rows = [(part.labels > 0).T for part in (comparison.reference, comparison.synthetic)]
     return [
-        (name, np.flatnonzero(real), np.flatnonzero(made))
-        for name, real, made in zip(comparison.classes, *rows, strict=True)
+        (name, np.flatnonzero(real), np.flatnonzero(made)) for name, real, made in zip(comparison.classes, *rows, strict=True)
     ]
 
 

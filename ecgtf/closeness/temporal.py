@@ -249,5 +249,7 @@ def _signals(signals: np.ndarray) -> np.ndarray:
 def _both(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     real, generated = _signals(real), _signals(generated)
     if real.shape[1:] != generated.shape[1:] or not (len(real) and len(generated)):
-        raise ValueError(f"expected two sets of signals of the same time and leads, received {real.shape} and {generated.shape}")
+        raise ValueError(
+            f"expected two sets of signals of the same time and leads, received {real.shape} and {generated.shape}"
+        )
     return real, generated
