@@ -78,6 +78,7 @@ def _data_sets(synthetic: bool) -> list[Path]:
 
 
 def read_json(path: Path) -> dict:
+    """The content of a JSON file, empty where it is missing or broken."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):

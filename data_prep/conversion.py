@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ecgtf.data_prep.signals import fault, fit_length, resample
 
+from ecgtf.data_prep.signals import fault, fit_length, resample
 from ecgtf.ecg import Record, Rejection, select_leads
 from ecgtf.manifest import ShardSummary
 from ecgtf.shards import write_shard

@@ -19,14 +19,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import ecgtf
 from ecgtf.data_prep import ptbxl, wfdb_folder
 from ecgtf.data_prep.conversion import Job, Settings, simulated_records, write_job
 from ecgtf.data_prep.journal import REJECTED, Journal, check_folder, only_one
 from ecgtf.data_prep.signals import WINDOWS
 from ecgtf.data_prep.splits import FRACTIONS, assign_splits
 from ecgtf.data_prep.workers import run_jobs
-
-import ecgtf
 from ecgtf.ecg import LEADS, SPLITS, Record, Rejection, canonical_leads
 from ecgtf.manifest import Manifest, finish_dataset, write_atomically
 from ecgtf.shards import SHARD_BYTES, shard_names

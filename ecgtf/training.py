@@ -258,7 +258,14 @@ def fit(
 
     every = min(checkpoint_every, steps)
     report = _Report(run, stage, steps, batch_size, done, pictures, quiet)
-    order = [_Guard(stage, steps, max_minutes), _Checkpoints(manager), _Averages(), report, *callbacks, *([best] if best else [])]
+    order = [
+        _Guard(stage, steps, max_minutes),
+        _Checkpoints(manager),
+        _Averages(),
+        report,
+        *callbacks,
+        *([best] if best else []),
+    ]
     with report.progress:
         model.fit(
             stream_from(done),

@@ -217,7 +217,8 @@ def test_a_damaged_shard_is_found_and_named(chain, monkeypatch, tmp_path):
 
 
 def test_help_is_quick_because_it_imports_nothing_heavy():
-    code = "import sys; from ecgtf.cli.main import app; print([m for m in ('tensorflow','keras','scipy','matplotlib','sklearn','pandas') if m in sys.modules])"
+    heavy = ("tensorflow", "keras", "scipy", "matplotlib", "sklearn", "pandas")
+    code = f"import sys; from ecgtf.cli.main import app; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

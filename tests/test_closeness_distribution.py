@@ -75,7 +75,9 @@ def test_coverage_and_precision_are_strict():
     """Copies lie inside their originals' balls; points exactly on the border do not."""
     line = np.arange(10.0)[:, None]
     assert precision_recall_density_coverage(line, line, k=1).precision == 1.0
-    assert precision_recall_density_coverage(line, line[-2:] + 1.0, k=1).precision == 0.5  # 9 is a point, 10 on the border of 9's
+    assert (
+        precision_recall_density_coverage(line, line[-2:] + 1.0, k=1).precision == 0.5
+    )  # 9 is a point, 10 on the border of 9's
 
 
 def test_nearest_leaves_out_the_record_itself():

@@ -208,7 +208,7 @@ def test_rhythms_of_real_records_are_measured_as_such():
             records.append(record)
     kept = []
     for record in records:
-        signal, leads, rate = read_record(record.path)
+        signal, _, rate = read_record(record.path)
         if rate == 100:
             signals.append(signal[:1000])
             kept.append(record)

@@ -44,7 +44,11 @@ def test_terms_of_a_choice_are_those_of_the_set():
         (temporal.lead_terms(REAL), temporal.lead_correlation),
         (temporal.moment_terms(REAL), lambda signals: temporal.shape_from_terms(temporal.moment_terms(signals))),
     ):
-        finish = {2: temporal.autocorrelation_from_terms, 13: temporal.lead_correlation_from_terms, 4: temporal.shape_from_terms}
+        finish = {
+            2: temporal.autocorrelation_from_terms,
+            13: temporal.lead_correlation_from_terms,
+            4: temporal.shape_from_terms,
+        }
         finish = finish.get(terms.shape[1], temporal.spectrum_from_terms)
         np.testing.assert_allclose(finish(terms[chosen]), whole(REAL[chosen]), rtol=1e-9, atol=1e-12)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from ecgtf.data_prep.journal import check_folder, only_one
 from ecgtf.data_prep.prepare import prepare
 from ecgtf.data_prep.signals import resample
-
 from ecgtf.dataset import load_arrays, read_manifest, read_records, verify
 from ecgtf.ecg import LEADS, SPLITS, select_leads
 from ecgtf.generators.simulator import RHYTHMS, simulate_records

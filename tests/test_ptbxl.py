@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ecgtf.data_prep.ptbxl import read_ptbxl
 
+from ecgtf.data_prep.ptbxl import read_ptbxl
 from ecgtf.ecg import Record, Rejection
 from ecgtf.wfdb_io import write_record
 

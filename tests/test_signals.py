@@ -3,8 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ecgtf.data_prep.signals import FLAT_MV, fault, fit_length, resample
 
+from ecgtf.data_prep.signals import FLAT_MV, fault, fit_length, resample
 from ecgtf.ecg import LEADS
 from ecgtf.wfdb_io import read_record
 

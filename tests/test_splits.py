@@ -2,8 +2,8 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from ecgtf.data_prep.splits import assign_splits
 
+from ecgtf.data_prep.splits import assign_splits
 from ecgtf.ecg import Record
 
 

@@ -90,7 +90,15 @@ def test_the_weights_of_the_best_validation_are_kept(tmp_path):
     slopes, model = [], compiled_line()
     run = Run.open(tmp_path / "run", {})
     done = fit(
-        model, line_stream, run=run, steps=40, checkpoint_every=10, monitor="val_loss", patience=2, callbacks=[Worse()], quiet=True
+        model,
+        line_stream,
+        run=run,
+        steps=40,
+        checkpoint_every=10,
+        monitor="val_loss",
+        patience=2,
+        callbacks=[Worse()],
+        quiet=True,
     )
     assert done == 40
     np.testing.assert_array_equal(model.slope.numpy(), slopes[1])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ecgtf.data_prep.wfdb_folder import read_wfdb
 
+from ecgtf.data_prep.wfdb_folder import read_wfdb
 from ecgtf.ecg import LEADS, Record, Rejection
 from ecgtf.wfdb_io import write_record
 

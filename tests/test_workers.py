@@ -1,6 +1,7 @@
 import os
 
 import pytest
+
 from ecgtf.data_prep.workers import available_cpus, run_jobs
 
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from ecgtf.closeness import distribution, physiology, temporal
-from ecgtf.closeness.comparison import Comparison, compare_arrays, compare_folders
+from ecgtf.closeness.comparison import compare_arrays, compare_folders
 from ecgtf.ecg import LEADS
 from ecgtf.manifest import read_manifests
 from ecgtf.tasks import Task, get_task
