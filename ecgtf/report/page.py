@@ -1,0 +1,155 @@
+"""The report's page: one HTML file with everything in it, that needs no network and no script."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PARTS = "page.json"
+FIGURES = "figures"
+
+_GROUPS = {
+    "distribution": "Distribution",
+    "temporal": "Time and frequency",
+    "physiology": "Physiology",
+    "utility": "Utility",
+    "privacy": "Privacy",
+}
+_BETTER = {"lower": "lower is closer", "higher": "higher is better", "0.5": "0.5 is best"}
+
+
+@dataclass
+class Section:
+    """A part of the page.
+
+    Figures are (caption, alternative text, picture) and tables (caption, header, rows).
+    """
+
+    heading: str
+    text: str = ""
+    figures: Sequence[tuple[str, str, Figure]] = ()
+    tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[object]]]] = field(default_factory=list)
+
+
+def save_page(folder: str | Path, *, title: str, summary: dict, sections: Sequence[Section]) -> Path:
+    """Writes the figures, `page.json` and `index.html` of a report; returns the page.
+
+    Args:
+        folder: The report folder.
+        title: Of the page.
+        summary: The content of `closeness.json`.
+        sections: What follows the table of metrics, in order.
+    """
+    folder = Path(folder)
+    (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+    parts = []
+    for place, section in enumerate(sections):
+        figures = []
+        for number, (caption, alt, figure) in enumerate(section.figures):
+            name = f"{place:02d}-{number:02d}.png"
+            _replace(folder / FIGURES / name, figure_png(figure))
+            figures.append({"file": name, "caption": caption, "alt": alt})
+        parts.append(asdict(Section(section.heading, section.text, figures, list(section.tables))))
+    _replace(folder / PARTS, json.dumps({"title": title, "sections": parts}, indent=1).encode())
+    _replace(folder / "closeness.json", json.dumps(summary, indent=1).encode() + b"\n")
+    return rebuild(folder)
+
+
+def rebuild(folder: str | Path) -> Path:
+    """Writes `index.html` again from `closeness.json`, `page.json` and the saved figures.
+
+    Raises:
+        ValueError: if the folder holds no report.
+    """
+    from jinja2 import Environment, PackageLoader
+
+    folder = Path(folder)
+    missing = [name for name in ("closeness.json", PARTS) if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"{folder} holds no report: {missing[0]} is missing; make one with: ecgtf evaluate")
+    summary, parts = (json.loads((folder / name).read_text()) for name in ("closeness.json", PARTS))
+    for section in parts["sections"]:
+        for figure in section["figures"]:
+            path = folder / FIGURES / Path(figure["file"]).name
+            if not path.is_file():
+                raise ValueError(f"{path} is missing; make the report again with: ecgtf evaluate --overwrite")
+            figure["data"] = base64.b64encode(path.read_bytes()).decode()
+    environment = Environment(loader=PackageLoader("ecgtf.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.get_template("page.html.j2").render(
+        title=parts["title"],
+        real=summary["real"],
+        synthetic=summary["synthetic"],
+        groups=_by_group(summary["metrics"]),
+        sections=parts["sections"],
+        provenance=_flat({name: summary[name] for name in ("provenance", "real", "synthetic")}),
+    )
+    _replace(folder / "index.html", page.encode())
+    return folder / "index.html"
+
+
+def figure_png(figure: Figure) -> bytes:
+    """The figure as PNG, without dates, so that the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _by_group(metrics: dict[str, dict]) -> list[tuple[str, list[dict]]]:
+    """Headings with rows of the table: texts of the numbers, and where they lie on a small scale."""
+    groups: dict[str, list[dict]] = {}
+    for name, entry in metrics.items():
+        row = {
+            "name": name,
+            "label": entry["label"],
+            "unit": entry["unit"],
+            "better": _BETTER.get(entry["better"], entry["better"]),
+        }
+        if entry["value"] is None:
+            row["reason"] = entry["reason"]
+        else:
+            row |= {key: _number(entry[key]) for key in ("value", "floor", "low", "high")} | {"plot": _plot(entry)}
+        groups.setdefault(_GROUPS.get(entry["group"], entry["group"]), []).append(row)
+    return list(groups.items())
+
+
+def _plot(entry: dict) -> dict:
+    """Places 0 to 100 of value, floor and interval on a scale that holds them and zero."""
+    known = [entry[key] for key in ("value", "floor", "low", "high") if entry[key] is not None]
+    low, high = min([*known, 0.0]), max(known)
+    span = high - low or 1.0
+    return {
+        key: None if entry[key] is None else round(4 + 92 * (entry[key] - low) / span, 1)
+        for key in ("value", "floor", "low", "high")
+    }
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _flat(content: dict, before: str = "") -> list[tuple[str, str]]:
+    """Nested settings as rows of names and values."""
+    rows = []
+    for name, value in content.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{before}{name} / ")
+        else:
+            rows.append((f"{before}{name}", "" if value is None else str(value)))
+    return rows
+
+
+def _replace(path: Path, content: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    os.replace(part, path)

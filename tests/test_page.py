@@ -1,0 +1,120 @@
+"""The report's page: everything inside one file, readable without sight, escaped, and the same when it is built again."""
+
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from ecgtf.ecg import LEADS
+from ecgtf.report import figures
+from ecgtf.report.page import Section, rebuild, save_page
+
+RNG = np.random.default_rng(0)
+METRIC = {
+    "value": 2.0,
+    "floor": 1.0,
+    "low": 1.5,
+    "high": 2.5,
+    "group": "temporal",
+    "unit": "mV",
+    "better": "lower",
+    "label": "a < b",
+}
+SUMMARY = {
+    "schema": 1,
+    "real": {"name": "real <set>", "train": 9, "reference": 5, "reference_splits": ["validation", "test"]},
+    "synthetic": {"name": "made", "records": 7, "generator": {"run": "vqvae", "settings": {"guidance": 1.5}}},
+    "metrics": {
+        "some": METRIC,
+        "none": METRIC | {"value": None, "floor": None, "low": None, "high": None, "reason": "too few & far between"},
+        "bare": METRIC | {"low": None, "high": None, "group": "privacy"},
+    },
+    "provenance": {"seed": 0, "versions": {"ecgtf": "0.1.0"}},
+}
+
+
+class Reader(HTMLParser):
+    """Collects what the tests ask about."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.headings, self.images, self.addresses, self.scripts, self.language = [], [], [], 0, None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag in ("h1", "h2", "h3"):
+            self.headings.append(int(tag[1]))
+        if tag == "img":
+            self.images.append(attributes)
+        if tag == "html":
+            self.language = attributes.get("lang")
+        self.scripts += tag == "script"
+        self.addresses += [attributes[name] for name in ("src", "href") if name in attributes]
+
+
+@pytest.fixture
+def page(tmp_path):
+    signals = RNG.normal(size=(2, 500, 12))
+    curves = [np.abs(RNG.normal(size=(20, 12))) for _ in range(2)]
+    classes = RNG.integers(2, size=30)
+    rates = {"SR": RNG.normal(70, 5, 30), "AFIB": np.full(3, np.nan)}
+    scores = {"SR": {"n": 5, "auroc": 0.9, "low": 0.8, "high": 1.0}, "AFIB": {"n": 0, "reason": "no positives"}}
+    drawn = [
+        figures.ecg_pairs(signals, signals, 100.0, LEADS, "SR <x> $5"),
+        figures.heart_rate_figure(rates, rates),
+        figures.psd_figure(np.arange(20.0), *curves, LEADS),
+        figures.autocorrelation_figure(np.arange(20) / 100, *curves, LEADS),
+        figures.feature_map(RNG.normal(size=(30, 4)), RNG.normal(size=(30, 4)), classes, classes, ("SR", "AFIB")),
+        figures.class_scores_figure(scores, scores),
+        figures.near_copy_figure([(signals[0], signals[1])], 100.0, LEADS),
+    ]
+    sections = [
+        Section(
+            "Pictures",
+            "of <all> kinds",
+            figures=[(f"caption {k}", f"alternative {k}", figure) for k, figure in enumerate(drawn)],
+        ),
+        Section("Numbers", tables=[("rates", ["class", "n"], [["SR", 3], ["<b>", 4]])]),
+    ]
+    return save_page(tmp_path / "report", title="A & B", summary=SUMMARY, sections=sections)
+
+
+def test_nothing_leaves_the_page(page):
+    reader = Reader(page.read_text())
+    assert reader.scripts == 0
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in reader.addresses)
+    assert "http" not in page.read_text().split("base64")[0]
+
+
+def test_the_page_reads_without_sight(page):
+    reader = Reader(page.read_text())
+    assert reader.language == "en"
+    assert reader.headings[0] == 1
+    assert reader.headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(reader.headings, reader.headings[1:], strict=False))
+    assert len(reader.images) == 7
+    assert all(image["alt"].startswith("alternative") for image in reader.images)
+
+
+def test_what_is_not_computed_says_why_and_text_is_escaped(page):
+    text = page.read_text()
+    assert "not computed: too few &amp; far between" in text
+    assert "<b>" not in text
+    assert "real &lt;set&gt;" in text
+    assert "A &amp; B" in text
+    assert "1.5 to 2.5" in text
+
+
+def test_the_page_is_built_again_to_the_same_bytes(page):
+    before = page.read_bytes()
+    page.unlink()
+    assert rebuild(page.parent).read_bytes() == before
+
+
+def test_a_folder_without_a_report_is_refused(page, tmp_path):
+    with pytest.raises(ValueError, match="holds no report"):
+        rebuild(tmp_path)
+    next((page.parent / "figures").glob("*.png")).unlink()
+    with pytest.raises(ValueError, match="is missing"):
+        rebuild(page.parent)
