@@ -26,6 +26,7 @@ from ecgtf.cli.options import (
     TaskName,
     say,
 )
+from ecgtf.cli.quiet import import_tensorflow
 
 Synthetic = Annotated[list[Path] | None, typer.Option("--synthetic", help="Synthetic data set; may be given several times.")]
 TestData = Annotated[
@@ -62,6 +63,7 @@ def train_classifier(
 ) -> None:
     """Train an arrhythmia classifier on real, synthetic or mixed data and test it on held-out records."""
     data = defaults.real_data(data)
+    import_tensorflow()
     from ecgtf.classifiers.classifier import train_classifier
 
     run = train_classifier(
@@ -125,6 +127,7 @@ def finetune(
         raise ValueError("--scratch is without pre-training: leave --synthetic and --from out")
     if not (scratch or synthetic or from_run):
         synthetic = defaults.synthetic_data(None)
+    import_tensorflow()
     from ecgtf.classifiers.transfer import finetune
 
     run = finetune(

@@ -25,6 +25,7 @@ from ecgtf.cli.options import (
     numbers,
     say,
 )
+from ecgtf.cli.quiet import import_tensorflow
 
 KINDS = ("vqvae",)
 
@@ -60,6 +61,7 @@ def train_generator(
     if resume and _finished(out):
         say(f"{out} is finished already; nothing to do", quiet)
         return
+    import_tensorflow()
     from ecgtf.train_generator import train_vqvae
 
     train_vqvae(
@@ -105,6 +107,7 @@ def generate(
     if like is not None and per_class is not None:
         raise ValueError("give --per-class or --like, not both")
     run = defaults.newest_run(run, "train-generator")
+    import_tensorflow()
     from ecgtf.synthesis import generate
 
     written = generate(

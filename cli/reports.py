@@ -10,6 +10,7 @@ import typer
 
 from ecgtf.cli import defaults
 from ecgtf.cli.options import Debug, Json, Overwrite, Quiet, Seed, say
+from ecgtf.cli.quiet import import_tensorflow
 
 
 def evaluate(
@@ -33,6 +34,7 @@ def evaluate(
 ) -> None:
     """Measure how close, useful and private synthetic ECGs are, against held-out real ones."""
     real, synthetic = defaults.real_data(real), defaults.synthetic_data(synthetic)
+    import_tensorflow()
     from ecgtf.closeness.evaluate import evaluate
     from ecgtf.closeness.table import metrics_table
 
@@ -74,6 +76,7 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Run the whole chain on simulated ECGs in a few minutes and write a page about it."""
+    import_tensorflow()
     from ecgtf.demo import demo
 
     say(f"wrote {demo(out, seed=seed, overwrite=overwrite, quiet=quiet)}", quiet)

@@ -55,6 +55,8 @@ def demo(out: str | Path = "reports/demo", *, seed: int = 0, overwrite: bool = F
     page = out / "index.html"
     shutil.copyfile(out / "closeness" / "index.html", page)
     scores = json.loads((tuned.folder / "metrics.json").read_text())["test"]
-    note = f"pre-trained on synthetic, fine-tuned on {REAL_FRACTION:.0%} of the real training records:\n{metrics_table(scores)}\n"
+    note = (
+        f"pre-trained on synthetic, fine-tuned on {REAL_FRACTION:.0%} of the real training records:\n{metrics_table(scores)}\n"
+    )
     (out / "finetuned.txt").write_text(note)
     return page

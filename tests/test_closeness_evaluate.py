@@ -121,10 +121,11 @@ def test_unusable_input_is_refused(people, small_dataset, synthetic):
 
 def test_tiny_classifiers_report_and_page(small_dataset, synthetic, tmp_path):
     out = tmp_path / "report"
-    content = evaluate(small_dataset, synthetic(), out=out, preset="tiny", max_records=20)
+    made = synthetic()
+    content = evaluate(small_dataset, made, out=out, preset="tiny", max_records=20)
     assert content == json.loads((out / "closeness.json").read_text())
     assert (out / "index.html").stat().st_size > 50_000
     for name in ("frechet_distance", "tstr_macro_auroc", "near_copy_rate", "heart_rate_distance"):
         assert content["metrics"][name]["value"] is not None, content["metrics"][name]
     with pytest.raises(ValueError, match="--overwrite"):
-        evaluate(small_dataset, synthetic(name="again"), out=out)
+        evaluate(small_dataset, made, out=out)

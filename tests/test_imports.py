@@ -33,7 +33,7 @@ ALLOWED = {  # module or package: what it may import; the longest name that fits
     "classifiers.examples": f"{DATA} augment",
     "closeness": "ecg tasks",
     "closeness.comparison": f"{DATA}",
-    "closeness.results": "closeness training report",
+    "closeness.results": "closeness training report manifest",
     "closeness.sections": "closeness report",
     "closeness.utility": "ecg tasks classifiers training manifest",
     "closeness.evaluate": f"{DATA} closeness classifiers report progress",

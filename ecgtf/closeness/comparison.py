@@ -1,14 +1,14 @@
 """The records that are compared, and how a metric gets its value, its floor and its interval.
 
 The reference is held-out real data. The value of a metric compares it with synthetic records, its floor with as many real training
-records; both are drawn several times, with the classes in the proportions of the reference, so that a different class mix is not
-mistaken for a different form.
+records; all sides are drawn with the same number of each class, so that a different class mix is not mistaken for a different form.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,12 @@ LEAST_TEST_RECORDS = 100
 """With fewer test records the validation records are added to the reference."""
 
 DRAWS = 5
-"""Draws behind a value and its interval."""
+"""Draws behind a value and its floor."""
+
+HALVES = 12
+"""Half-samples behind an interval."""
+
+PARTS = ("train", "reference", "synthetic")
 
 
 @dataclass(frozen=True)
@@ -54,43 +59,63 @@ class Comparison:
     """What is said of the sets in the results."""
     seed: int = 0
 
-    def drawn(self, of: str, draw: int) -> np.ndarray:
-        """Rows of `train` or `synthetic`, as many as the reference has (or as there are), classes in its proportions."""
-        part: Part = getattr(self, of)
-        rng = np.random.default_rng([self.seed, draw, of == "train"])
-        size = len(self.reference)
-        if self.reference.labels is None or part.labels is None:
-            return rng.permutation(len(part))[:size]
-        rows: list[int] = []
-        pattern = {tuple(row) for row in self.reference.labels}
-        for label in sorted(pattern):
-            wanted = int((self.reference.labels == label).all(axis=1).sum())
-            there = np.flatnonzero((part.labels == label).all(axis=1))
-            if len(there):
-                rows.extend(rng.choice(there, wanted, replace=len(there) < wanted))
-        return np.array(rows if rows else rng.permutation(len(part))[:size], dtype=int)
+    @cached_property
+    def _strata(self) -> list[dict[str, np.ndarray]]:
+        """For each label of the reference, the rows of the three parts that have it; one stratum of all where labels are missing."""
+        parts = {name: getattr(self, name) for name in PARTS}
+        if any(part.labels is None for part in parts.values()):
+            return [{name: np.arange(len(part)) for name, part in parts.items()}]
+        return [
+            {name: np.flatnonzero((part.labels == label).all(axis=1)) for name, part in parts.items()}
+            for label in np.unique(self.reference.labels, axis=0)
+        ]
+
+    def drawn(self, draw: int, part: float = 1.0) -> dict[str, np.ndarray]:
+        """Rows of the three parts, drawn without replacement: of each label as many as the smallest of the parts has.
+
+        Args:
+            draw: Number of the draw.
+            part: Share of those rows to keep.
+        """
+        rng = np.random.default_rng([self.seed, draw])
+        rows: dict[str, list[np.ndarray]] = {name: [] for name in PARTS}
+        for stratum in self._strata:
+            size = min(len(members) for members in stratum.values())
+            size = size if part == 1.0 else max(1, round(part * size)) if size else 0
+            for name, members in stratum.items():
+                rows[name].append(rng.permutation(members)[:size])
+        return {name: np.concatenate(drawn) for name, drawn in rows.items()}
 
     def metric(self, function: Callable[[np.ndarray, np.ndarray], float], values: dict[str, np.ndarray]) -> dict:
-        """Value, floor and interval of `function(reference, other)`, each a mean over draws.
+        """Value, floor and interval of `function(reference, other)`.
+
+        Value and floor are means over draws. The interval is 1.96 SD of half-samples of both sides about the value: the deviation
+        between halves drawn without replacement estimates the standard error of the whole.
 
         Args:
             function: Distance of two sets.
             values: What it compares, row by row: of `train`, `reference` and `synthetic`.
         """
-        of = {}
-        for other in ("synthetic", "train"):
-            of[other] = [function(values["reference"], values[other][self.drawn(other, draw)]) for draw in range(DRAWS)]
-        value, spread = float(np.mean(of["synthetic"])), float(np.std(of["synthetic"], ddof=1))
+        found: dict[str, list[float]] = {"synthetic": [], "train": []}
+        for draw in range(DRAWS):
+            rows = self.drawn(draw)
+            for other, numbers in found.items():
+                numbers.append(function(values["reference"][rows["reference"]], values[other][rows[other]]))
+        halves = []
+        for draw in range(HALVES):
+            rows = self.drawn(DRAWS + draw, part=0.5)
+            halves.append(function(values["reference"][rows["reference"]], values["synthetic"][rows["synthetic"]]))
+        value, spread = float(np.mean(found["synthetic"])), float(np.std(halves, ddof=1))
         return {
             "value": value,
-            "floor": float(np.mean(of["train"])),
+            "floor": float(np.mean(found["train"])),
             "low": value - 1.96 * spread,
             "high": value + 1.96 * spread,
         }
 
     def signals(self) -> dict[str, np.ndarray]:
         """The signals of the three parts, as `metric` takes them."""
-        return {name: getattr(self, name).signals for name in ("train", "reference", "synthetic")}
+        return {name: getattr(self, name).signals for name in PARTS}
 
 
 def compare_folders(
@@ -107,8 +132,13 @@ def compare_folders(
     Raises:
         ValueError: if they differ in rate, seconds or leads, a part is empty, or the generator was trained on held-out records.
     """
+    if isinstance(real, np.ndarray) or isinstance(synthetic, np.ndarray):
+        raise ValueError("give two arrays or two data sets, not one of each")
     lists = [[folder] if isinstance(folder, str | Path) else list(folder) for folder in (real, synthetic)]
     read_manifests([*lists[0], *lists[1]])
+    for folder, described in read_manifests(lists[0]):
+        if described.synthetic:
+            raise ValueError(f"{folder} is a synthetic set; expected a real one to compare with (are the two swapped?)")
     splits = {split: load_arrays(lists[0], split, task) for split in ("train", "validation", "test")}
     made = [load_arrays(lists[1], split, task) for split in ("train", "validation", "test")]
     manifest, other = splits["train"].manifest, made[0].manifest
@@ -124,7 +154,7 @@ def compare_folders(
         "real": {"name": manifest.name, "train": len(train), "reference": len(reference), "reference_splits": held_out},
         "synthetic": {"name": other.name, "records": len(drawn), "generator": _without_ids(other.generator)},
         "task": task.name,
-        "sampling": "classes in the proportions of the reference, drawn at random, with replacement where a class has too few",
+        "sampling": "of each class as many records as the smallest of the three parts has, drawn at random without replacement",
     }
     parts = [_limited(part, max_records, seed) for part in (train, reference, drawn)]
     return Comparison(*parts, manifest.sampling_rate, tuple(manifest.leads), task.classes, task, about, seed)

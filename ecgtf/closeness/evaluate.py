@@ -92,10 +92,10 @@ def evaluate(
     unknown = sorted(set(groups) - set(GROUPS))
     if unknown:
         raise ValueError(f"unknown group {', '.join(unknown)}; expected some of {', '.join(GROUPS)}")
-    if isinstance(real, np.ndarray) or isinstance(synthetic, np.ndarray):
+    if isinstance(real, np.ndarray) and isinstance(synthetic, np.ndarray):
         comparison = compare_arrays(real, synthetic, rate=rate, leads=tuple(leads), seed=seed)
     else:
-        chosen = get_task(task or _task_of(synthetic))
+        chosen = get_task(task or ("rhythm7" if isinstance(synthetic, np.ndarray) else _task_of(synthetic)))
         comparison = compare_folders(real, synthetic, chosen, max_records=max_records, seed=seed)
     if out is not None:
         _make_folder(Path(out), overwrite)

@@ -10,10 +10,11 @@ import numpy as np
 
 from ecgtf.closeness import physiology, privacy, temporal, utility
 from ecgtf.closeness.comparison import Comparison
-from ecgtf.training import versions, write_json
+from ecgtf.manifest import check_no_leak
+from ecgtf.training import Run, versions, write_json
 
 MOST_FOR_COPIES = 1000
-"""Records of each part among which near copies are searched."""
+"""Synthetic and held-out records, at most, whose nearest training record is searched (among all of them)."""
 
 
 class Results:
@@ -58,7 +59,13 @@ class Results:
 
     @cached_property
     def features(self) -> dict[str, np.ndarray]:
-        """Feature vectors of the three parts."""
+        """Feature vectors of the three parts.
+
+        Raises:
+            ValueError: if the extractor was trained on reference records.
+        """
+        if self.extractor is not None:
+            check_no_leak(Run.load(self.extractor).trained_on(), self.comparison.reference.ids)
         return utility.feature_vectors(self.extractor or self.real_run, self.comparison)
 
     @cached_property
@@ -118,10 +125,11 @@ class Results:
     @cached_property
     def copies(self) -> tuple[privacy.NearCopies, np.ndarray, np.ndarray]:
         """Near copies of training records, with the synthetic and the training signals among which they were searched."""
-        synthetic, train, reference = (
+        synthetic, reference = (
             part.signals[np.random.default_rng(self.comparison.seed).permutation(len(part))[:MOST_FOR_COPIES]]
-            for part in (self.comparison.synthetic, self.comparison.train, self.comparison.reference)
+            for part in (self.comparison.synthetic, self.comparison.reference)
         )
+        train = self.comparison.train.signals
         return privacy.near_copies(synthetic, train, reference, self.comparison.rate), synthetic, train
 
     def near_copy_rate(self) -> dict:

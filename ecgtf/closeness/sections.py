@@ -40,7 +40,7 @@ def _ecgs(results: Results) -> Section:
         pictures.append(
             (f"{name}: held-out real records on the left, synthetic ones on the right; the first of each set.", alt, figure)
         )
-    text = "25 mm/s, 10 mm/mV. Real records were not seen in the training of the generator."
+    text = "A small square is 0.04 s and 0.1 mV. The real records were not seen in the training of the generator."
     return Section("Real and synthetic ECGs", text, figures=pictures)
 
 
@@ -95,14 +95,13 @@ def _waveforms(results: Results) -> Section | None:
 def _feature_map(results: Results) -> Section | None:
     if "distribution" not in _groups(results):
         return None
-    comparison, rows = results.comparison, results.comparison.drawn("synthetic", 0)
-    figure = figures.feature_map(
-        results.features["reference"],
-        results.features["synthetic"][rows],
-        comparison.reference.labels.argmax(axis=1),
-        comparison.synthetic.labels[rows].argmax(axis=1),
-        comparison.classes,
-    )
+    comparison, rows = results.comparison, results.comparison.drawn(0)
+    sides = []
+    for name, part in (("reference", comparison.reference), ("synthetic", comparison.synthetic)):
+        labels = np.zeros((len(part), 1)) if part.labels is None else part.labels
+        sides.append((results.features[name][rows[name]], labels[rows[name]].argmax(axis=1)))
+    (real, real_classes), (made, made_classes) = sides
+    figure = figures.feature_map(real, made, real_classes, made_classes, comparison.classes or ("all",))
     return Section(
         "Map of the features",
         "Features of the frozen classifier on the two principal axes of the real records; equal numbers, classes in equal shares.",
