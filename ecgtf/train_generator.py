@@ -31,7 +31,7 @@ class Preset:
     steps: tuple[int, int]
     batch_size: int = 32
     learning_rates: tuple[float, float] = (2e-3, 1e-3)
-    guidance: float = 1.5
+    guidance: float = 2.0
     decoding_steps: tuple[int, int] = (32, 16)
 
 

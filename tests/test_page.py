@@ -1,5 +1,7 @@
 """The report's page: everything inside one file, readable without sight, escaped, and the same when it is built again."""
 
+import re
+import warnings
 from html.parser import HTMLParser
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from ecgtf.ecg import LEADS
 from ecgtf.report import figures
-from ecgtf.report.page import Section, rebuild, save_page
+from ecgtf.report.page import Section, _plot, rebuild, save_page
 
 RNG = np.random.default_rng(0)
 METRIC = {
@@ -28,6 +30,7 @@ SUMMARY = {
         "some": METRIC,
         "none": METRIC | {"value": None, "floor": None, "low": None, "high": None, "reason": "too few & far between"},
         "bare": METRIC | {"low": None, "high": None, "group": "privacy"},
+        "nan": METRIC | {"value": 4.0, "floor": float("nan"), "low": float("nan"), "high": float("nan")},
     },
     "provenance": {"seed": 0, "versions": {"ecgtf": "0.1.0"}},
 }
@@ -39,6 +42,7 @@ class Reader(HTMLParser):
     def __init__(self, text: str):
         super().__init__()
         self.headings, self.images, self.addresses, self.scripts, self.language = [], [], [], 0, None
+        self.plots = []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -47,6 +51,8 @@ class Reader(HTMLParser):
             self.headings.append(int(tag[1]))
         if tag == "img":
             self.images.append(attributes)
+        if tag == "svg":
+            self.plots.append(attributes["aria-label"])
         if tag == "html":
             self.language = attributes.get("lang")
         self.scripts += tag == "script"
@@ -75,7 +81,7 @@ def page(tmp_path):
             "of <all> kinds",
             figures=[(f"caption {k}", f"alternative {k}", figure) for k, figure in enumerate(drawn)],
         ),
-        Section("Numbers", tables=[("rates", ["class", "n"], [["SR", 3], ["<b>", 4]])]),
+        Section("Numbers", tables=[("rates", ["class", "n"], [["SR", np.int64(3)], ["<b>", 4]])]),
     ]
     return save_page(tmp_path / "report", title="A & B", summary=SUMMARY, sections=sections)
 
@@ -84,7 +90,9 @@ def test_nothing_leaves_the_page(page):
     reader = Reader(page.read_text())
     assert reader.scripts == 0
     assert all(address.startswith(("data:image/png;base64,", "#")) for address in reader.addresses)
-    assert "http" not in page.read_text().split("base64")[0]
+    written = re.sub('base64,[^"]*', "", page.read_text())
+    assert len(written) < 20_000
+    assert not re.search(r"https?:|url\(|@import|//\w", written)
 
 
 def test_the_page_reads_without_sight(page):
@@ -106,6 +114,51 @@ def test_what_is_not_computed_says_why_and_text_is_escaped(page):
     assert "1.5 to 2.5" in text
 
 
+def test_the_small_plots_are_told_in_words_and_hold_no_nan(page):
+    assert Reader(page.read_text()).plots == [
+        "value 2, interval 1.5 to 2.5, floor 1",
+        "value 4, no floor",
+        "value 2, floor 1",
+    ]
+    assert not re.search(r"\bnan\b", re.sub('base64,[^"]*', "", page.read_text()))
+
+
+@pytest.mark.parametrize(("value", "floor", "zero"), [(-2.0, -1.0, 96.0), (2.0, 1.0, 4.0)])
+def test_the_scale_of_a_small_plot_holds_zero(value, floor, zero):
+    places = _plot({"value": value, "floor": floor, "low": None, "high": None})
+    assert places == {"value": 100.0 - zero, "floor": 50.0, "low": None, "high": None}
+
+
+def test_heart_rates_beyond_the_scale_count_in_the_outer_bins():
+    figure = figures.heart_rate_figure({"SR": np.array([5.0, 300.0])}, {"SR": np.full(2, np.nan)})
+    heights = [patch.get_xy()[:, 1].max() for patch in figure.axes[0].patches]
+    assert heights == [0.5]
+    assert figure.axes[0].patches[0].get_xy()[-3, 1] == 0.5  # the last bin
+
+
+def test_legends_name_both_sides_where_the_first_class_lacks_one():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rates = figures.heart_rate_figure({"SR": np.full(3, np.nan)}, {"SR": np.full(3, 60.0)})
+    assert [text.get_text() for text in rates.axes[0].get_legend().get_texts()] == ["real", "synthetic"]
+    known = {"n": 5, "auroc": 0.9, "low": 0.8, "high": 1.0}
+    scores = figures.class_scores_figure({"SR": known}, {"SR": {"n": 5, "reason": "no positives"}})
+    assert [text.get_text() for text in scores.legends[0].get_texts()] == ["trained on real", "trained on synthetic"]
+
+
+def test_every_class_of_the_feature_map_looks_different():
+    classes = tuple("ABCDEFGHIJKL")
+    numbers = np.arange(12)
+    figure = figures.feature_map(RNG.normal(size=(12, 4)), RNG.normal(size=(12, 4)), numbers, numbers, classes)
+    looks = {(handle.get_color(), handle.get_marker()) for handle in figure.legends[0].legend_handles}
+    assert len(looks) == 12
+
+
+def test_as_many_real_as_synthetic_records_are_drawn():
+    with pytest.raises(ValueError, match="as many real as synthetic"):
+        figures.ecg_pairs(np.zeros((2, 100, 12)), np.zeros((1, 100, 12)), 100.0, LEADS, "SR")
+
+
 def test_the_page_is_built_again_to_the_same_bytes(page):
     before = page.read_bytes()
     page.unlink()
@@ -117,4 +170,11 @@ def test_a_folder_without_a_report_is_refused(page, tmp_path):
         rebuild(tmp_path)
     next((page.parent / "figures").glob("*.png")).unlink()
     with pytest.raises(ValueError, match="is missing"):
+        rebuild(page.parent)
+
+
+@pytest.mark.parametrize("name", ["closeness.json", "page.json"])
+def test_a_broken_report_is_refused_by_name(page, name):
+    (page.parent / name).write_text("{")
+    with pytest.raises(ValueError, match=f"{name} is broken"):
         rebuild(page.parent)

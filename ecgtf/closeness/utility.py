@@ -46,7 +46,7 @@ def budgeted_classifier(part: Part, comparison: Comparison, folder: Path, preset
     keras.utils.set_random_seed(comparison.seed)
     model = new_classifier("resnet1d", train, task.classes, task.multi_label, preset)
     fit_classifier(
-        model, train, validation, run=run, balance=0.5, seed=comparison.seed, resume=True, quiet=quiet, **BUDGETS[preset]
+        model, train, validation, run=run, seed=comparison.seed, resume=True, quiet=quiet, **BUDGETS[preset]
     )
     run.write_trained_on(hash_id(name) for name in part.ids)
     run.save_model(model)

@@ -129,7 +129,7 @@ class TokenPrior(Generator):
         *,
         guidance: float = 1.0,
         steps: tuple[int, int] = (10, 10),
-        temperature: tuple[float, float] = (4.0, 0.0),
+        temperature: tuple[float, float] = (4.0, 4.0),
         sharpness: float = 1.0,
     ):
         """Draws `(batch, time, leads)` millivolts for labels `(batch, classes)`; `seed` is a `(2,)` int32 tensor.

@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ecgtf.report.ecg_paper import ecg_grid
 
 REAL, SYNTHETIC = "#0072B2", "#D55E00"  # Okabe & Ito: told apart by colour-blind readers too
-_CLASS_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#F0E442")
+_CLASS_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_CLASS_MARKERS = {"real": ("o", "s", "^"), "synthetic": ("x", "+", "1")}  # the next one when the colours are used up
 _DPI = 110
 _SHOWN_LEADS = ("I", "II", "V1", "V5")
 
 
 def ecg_pairs(real: np.ndarray, synthetic: np.ndarray, rate: float, leads: Sequence[str], name: str) -> Figure:
-    """Real records `(n, time, leads)` on the left, synthetic ones on the right, on ECG paper."""
+    """Real records `(n, time, leads)` on the left, synthetic ones on the right, on ECG paper.
+
+    Raises:
+        ValueError: if there are not as many of one as of the other.
+    """
+    if np.shape(real) != np.shape(synthetic):
+        raise ValueError(
+            f"expected as many real as synthetic signals, received shapes {np.shape(real)} and {np.shape(synthetic)}"
+        )
     signals = np.stack([real, synthetic], axis=1).reshape(-1, *real.shape[1:])
     titles = [f"{name}, {kind} {k + 1}" for k in range(len(real)) for kind in ("real", "synthetic")]
     shown = [lead for lead in _SHOWN_LEADS if lead in leads] or list(leads[:4])
@@ -28,19 +39,15 @@ def heart_rate_figure(real: Mapping[str, np.ndarray], synthetic: Mapping[str, np
     figure, panels = _panels(len(real), width=2.6, height=2.0)
     edges = np.arange(20, 241, 8)
     for panel, name in zip(panels, real, strict=True):
-        for values, colour, style, label in (
-            (real[name], REAL, "-", "real"),
-            (synthetic[name], SYNTHETIC, "--", "synthetic"),
-        ):
+        for values, colour, style in ((real[name], REAL, "-"), (synthetic[name], SYNTHETIC, "--")):
             known = values[np.isfinite(values)]
             if len(known):
                 weights = np.full(len(known), 1 / len(known))
-                panel.hist(
-                    np.clip(known, 20, 240), edges, weights=weights, histtype="step", color=colour, linestyle=style, label=label
-                )
+                # What is faster than the last bin, which ends at 236, counts in it.
+                panel.hist(np.clip(known, 20, 235), edges, weights=weights, histtype="step", color=colour, linestyle=style)
         panel.set_title(name, fontsize=9)
         panel.set_yticks([])
-    panels[0].legend(fontsize=7, frameon=False)
+    _legend(panels[0])
     figure.supxlabel("heart rate (beats/min)", fontsize=9)
     return figure
 
@@ -69,21 +76,33 @@ def feature_map(
     axes = np.linalg.svd(real - centre, full_matrices=False)[2][:2].T
     figure = Figure(figsize=(8.0, 4.2), dpi=_DPI, layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
-    for panel, points, numbers, marker, title in (
-        (panels[0], real, real_classes, "o", "real"),
-        (panels[1], synthetic, synthetic_classes, "x", "synthetic"),
+    for panel, points, numbers, title in (
+        (panels[0], real, real_classes, "real"),
+        (panels[1], synthetic, synthetic_classes, "synthetic"),
     ):
+        markers = _CLASS_MARKERS[title]
         places = (points - centre) @ axes
-        for k, name in enumerate(classes):
+        for k in range(len(classes)):
             rows = numbers == k
-            colour = _CLASS_COLOURS[k % len(_CLASS_COLOURS)]
-            panel.scatter(
-                places[rows, 0], places[rows, 1], s=14, marker=marker, color=colour, alpha=0.7, linewidths=0.8, label=name
-            )
+            if rows.any():
+                colour, marker = _CLASS_COLOURS[k % len(_CLASS_COLOURS)], markers[k // len(_CLASS_COLOURS) % len(markers)]
+                panel.scatter(places[rows, 0], places[rows, 1], s=14, marker=marker, color=colour, alpha=0.7, linewidths=0.8)
         panel.set_title(title, fontsize=10)
         panel.set_xlabel("principal axis 1", fontsize=9)
     panels[0].set_ylabel("principal axis 2", fontsize=9)
-    panels[1].legend(fontsize=8, frameon=False)
+    present = [k for k in range(len(classes)) if np.any(real_classes == k) or np.any(synthetic_classes == k)]
+    handles = [
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            color=_CLASS_COLOURS[k % len(_CLASS_COLOURS)],
+            marker=_CLASS_MARKERS["real"][k // len(_CLASS_COLOURS) % 3],
+            label=classes[k],
+        )
+        for k in present
+    ]
+    figure.legend(handles=handles, fontsize=8, frameon=False, loc="outside right upper")
     return figure
 
 
@@ -92,23 +111,24 @@ def class_scores_figure(real: Mapping[str, dict], synthetic: Mapping[str, dict])
     names = [name for name in real if "reason" not in real[name]]
     figure = Figure(figsize=(6.5, 0.45 * max(1, len(names)) + 1.0), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
-    for shift, entries, colour, marker, label in (
-        (-0.12, real, REAL, "o", "trained on real"),
-        (0.12, synthetic, SYNTHETIC, "s", "trained on synthetic"),
-    ):
+    sides = ((-0.12, real, REAL, "-", "o"), (0.12, synthetic, SYNTHETIC, "--", "s"))
+    for shift, entries, colour, style, marker in sides:
         for row, name in enumerate(names):
             entry = entries[name]
             if "reason" in entry:
                 continue
             if entry["low"] is not None:
-                axes.plot([entry["low"], entry["high"]], [row + shift] * 2, color=colour, linewidth=1.5)
-            axes.plot(entry["auroc"], row + shift, marker, color=colour, label=label if row == 0 else None)
+                axes.plot([entry["low"], entry["high"]], [row + shift] * 2, color=colour, linewidth=1.5, linestyle=style)
+            axes.plot(entry["auroc"], row + shift, marker, color=colour)
     axes.set_yticks(range(len(names)), [f"{name} (n {real[name]['n']})" for name in names])
     axes.invert_yaxis()
     axes.axvline(0.5, color="#999999", linewidth=0.8, linestyle=":")
     axes.set_xlabel("AUROC", fontsize=9)
-    if names:
-        axes.legend(fontsize=8, frameon=False, loc="lower left")
+    handles = [
+        Line2D([], [], color=colour, linestyle=style, marker=marker, label=f"trained on {kind}")
+        for (*_, colour, style, marker), kind in zip(sides, ("real", "synthetic"), strict=True)
+    ]
+    figure.legend(handles=handles, fontsize=8, frameon=False, ncols=2, loc="outside upper center")
     return figure
 
 
@@ -123,11 +143,18 @@ def near_copy_figure(pairs: Sequence[tuple[np.ndarray, np.ndarray]], rate: float
 def _curves(x: np.ndarray, real: np.ndarray, synthetic: np.ndarray, leads: Sequence[str]) -> Figure:
     figure, panels = _panels(len(leads), width=2.2, height=1.5)
     for k, (panel, lead) in enumerate(zip(panels, leads, strict=True)):
-        panel.plot(x, real[:, k], color=REAL, linewidth=1.2, label="real")
-        panel.plot(x, synthetic[:, k], color=SYNTHETIC, linewidth=1.2, linestyle="--", label="synthetic")
+        panel.plot(x, real[:, k], color=REAL, linewidth=1.2)
+        panel.plot(x, synthetic[:, k], color=SYNTHETIC, linewidth=1.2, linestyle="--")
         panel.set_title(lead, fontsize=9)
-    panels[0].legend(fontsize=7, frameon=False)
+    _legend(panels[0])
     return figure
+
+
+def _legend(panel: Axes) -> None:
+    """Names both curves, also where this panel lacks one of them."""
+    sides = (("real", REAL, "-"), ("synthetic", SYNTHETIC, "--"))
+    handles = [Line2D([], [], color=colour, linestyle=style, label=name) for name, colour, style in sides]
+    panel.legend(handles=handles, fontsize=7, frameon=False)
 
 
 def _panels(count: int, width: float, height: float):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -59,7 +60,8 @@ def save_page(folder: str | Path, *, title: str, summary: dict, sections: Sequen
             _replace(folder / FIGURES / name, figure_png(figure))
             figures.append({"file": name, "caption": caption, "alt": alt})
         parts.append(asdict(Section(section.heading, section.text, figures, list(section.tables))))
-    _replace(folder / PARTS, json.dumps({"title": title, "sections": parts}, indent=1).encode())
+    # Cells of tables may be NumPy numbers, which JSON does not know: they are shown as text anyway.
+    _replace(folder / PARTS, json.dumps({"title": title, "sections": parts}, indent=1, default=str).encode())
     _replace(folder / "closeness.json", json.dumps(summary, indent=1).encode() + b"\n")
     return rebuild(folder)
 
@@ -68,7 +70,7 @@ def rebuild(folder: str | Path) -> Path:
     """Writes `index.html` again from `closeness.json`, `page.json` and the saved figures.
 
     Raises:
-        ValueError: if the folder holds no report.
+        ValueError: if the folder holds no report, or a broken one.
     """
     from jinja2 import Environment, PackageLoader
 
@@ -76,7 +78,7 @@ def rebuild(folder: str | Path) -> Path:
     missing = [name for name in ("closeness.json", PARTS) if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"{folder} holds no report: {missing[0]} is missing; make one with: ecgtf evaluate")
-    summary, parts = (json.loads((folder / name).read_text()) for name in ("closeness.json", PARTS))
+    summary, parts = (_read(folder / name) for name in ("closeness.json", PARTS))
     for section in parts["sections"]:
         for figure in section["figures"]:
             path = folder / FIGURES / Path(figure["file"]).name
@@ -113,23 +115,34 @@ def _by_group(metrics: dict[str, dict]) -> list[tuple[str, list[dict]]]:
             "unit": entry["unit"],
             "better": _BETTER.get(entry["better"], entry["better"]),
         }
-        if entry["value"] is None:
-            row["reason"] = entry["reason"]
+        numbers = {key: _known(entry[key]) for key in ("value", "floor", "low", "high")}
+        if numbers["value"] is None:
+            row["reason"] = entry.get("reason", "no number was given")
         else:
-            row |= {key: _number(entry[key]) for key in ("value", "floor", "low", "high")} | {"plot": _plot(entry)}
+            row |= {key: _number(number) for key, number in numbers.items()} | {"plot": _plot(numbers)}
+            row["spoken"] = _spoken(row)
         groups.setdefault(_GROUPS.get(entry["group"], entry["group"]), []).append(row)
     return list(groups.items())
 
 
-def _plot(entry: dict) -> dict:
-    """Places 0 to 100 of value, floor and interval on a scale that holds them and zero."""
-    known = [entry[key] for key in ("value", "floor", "low", "high") if entry[key] is not None]
-    low, high = min([*known, 0.0]), max(known)
-    span = high - low or 1.0
-    return {
-        key: None if entry[key] is None else round(4 + 92 * (entry[key] - low) / span, 1)
-        for key in ("value", "floor", "low", "high")
-    }
+def _known(number: float | None) -> float | None:
+    """The number, or None where it is missing, NaN or infinite: no place on a scale, no text of its own."""
+    return number if number is not None and math.isfinite(number) else None
+
+
+def _plot(numbers: dict[str, float | None]) -> dict[str, float | None]:
+    """Places 4 to 96 of value, floor and interval on a scale that holds them and zero."""
+    known = [0.0, *(number for number in numbers.values() if number is not None)]
+    low, span = min(known), max(known) - min(known) or 1.0
+    return {key: None if number is None else round(4 + 92 * (number - low) / span, 1) for key, number in numbers.items()}
+
+
+def _spoken(row: dict) -> str:
+    """What a small plot shows, in words."""
+    words = f"value {row['value']}"
+    if row["low"] and row["high"]:
+        words += f", interval {row['low']} to {row['high']}"
+    return words + (f", floor {row['floor']}" if row["floor"] else ", no floor")
 
 
 def _number(value: float | None) -> str:
@@ -145,8 +158,16 @@ def _flat(content: dict, before: str = "") -> list[tuple[str, str]]:
         if isinstance(value, dict):
             rows += _flat(value, f"{before}{name} / ")
         else:
-            rows.append((f"{before}{name}", "" if value is None else str(value)))
+            text = ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+            rows.append((f"{before}{name}", text))
     return rows
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is broken ({error}); make the report again with: ecgtf evaluate --overwrite") from error
 
 
 def _replace(path: Path, content: bytes) -> None:
