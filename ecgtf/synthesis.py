@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from ecgtf.dataset import Manifest, finish_dataset, read_labels, read_manifest, shard_names, write_shard
-from ecgtf.ecg import Record
+from ecgtf.ecg import Record, lead_matrix, select_leads
 from ecgtf.generators.token_prior import TokenPrior
 from ecgtf.progress import Progress
 from ecgtf.tasks import get_task
@@ -20,6 +20,8 @@ from ecgtf.training import Run
 from ecgtf.wfdb_io import write_record
 
 FORMATS = ("tfrecord", "wfdb", "npz")
+
+_EVEN_MICROVOLTS = 0.002  # mV
 
 
 class TrainedGenerator:
@@ -58,8 +60,17 @@ class TrainedGenerator:
         for number, start in enumerate(range(0, len(labels), self.batch_size)):
             part = labels[start : start + self.batch_size]
             full = np.concatenate([part, np.repeat(part[-1:], self.batch_size - len(part), axis=0)])
-            drawn = self._compiled[key](tf.constant(full), tf.constant([seed, number], tf.int32))
-            yield drawn.numpy()[: len(part)]
+            drawn = self._compiled[key](tf.constant(full), tf.constant([seed, number], tf.int32)).numpy()[: len(part)]
+            yield self._storable(drawn)
+
+    def _storable(self, signals: np.ndarray) -> np.ndarray:
+        """Signals whose limb leads still fit together when each lead is stored in whole microvolts: the modelled leads in steps of
+        two, the derived ones computed from them."""
+        if self.model.model_leads != "independent":
+            return signals
+        have, want = self.model.modelled_leads, self.model.leads
+        modelled = np.round(select_leads(signals, want, have).astype(np.float64) / _EVEN_MICROVOLTS) * _EVEN_MICROVOLTS
+        return (modelled @ lead_matrix(have, want)).astype(np.float32)
 
     def generate(self, labels: np.ndarray | None = None, *, per_class: int | None = None, seed: int = 0, **options):
         """Draws ECGs for labels `(n, classes)`, or `per_class` of each class.

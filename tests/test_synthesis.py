@@ -38,6 +38,15 @@ def test_a_synthetic_data_set_is_a_data_set_with_the_generator_as_provenance(run
         check_no_leak(trained_on, real.ids)
 
 
+def test_limb_leads_fit_together_exactly_in_what_is_stored(run, tmp_path):
+    signals = load_arrays(generate(run, tmp_path / "set", per_class=1, **FEW), "train").signals
+    microvolts = {lead: np.rint(signals[..., k] * 1000).astype(int) for k, lead in enumerate(LEADS)}
+    np.testing.assert_array_equal(microvolts["III"], microvolts["II"] - microvolts["I"])
+    np.testing.assert_array_equal(2 * microvolts["aVR"], -(microvolts["I"] + microvolts["II"]))
+    np.testing.assert_array_equal(2 * microvolts["aVL"], 2 * microvolts["I"] - microvolts["II"])
+    np.testing.assert_array_equal(2 * microvolts["aVF"], 2 * microvolts["II"] - microvolts["I"])
+
+
 def test_the_same_weights_and_seed_give_the_same_bytes(run, tmp_path):
     sets = [generate(run, tmp_path / name, per_class=2, seed=seed, **FEW) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
     first, again, other = ([path.read_bytes() for path in sorted(folder.glob("*.tfrecord*"))] for folder in sets)
