@@ -74,12 +74,12 @@ class Journal:
                 for name, entry in content["finished"].items()
             }
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{path} is broken ({error}); overwrite {self.folder} to start anew") from error
+            raise ValueError(f"{path} is broken ({error}); start anew with --overwrite") from error
         if settings != self.settings:
             names = [name for name in self.settings if settings.get(name) != self.settings[name]]
             changes = ", ".join(f"{name} {settings.get(name)!r} instead of {self.settings[name]!r}" for name in names)
             raise ValueError(
-                f"{self.folder} holds an unfinished preparation of other settings ({changes}); overwrite it to start anew"
+                f"{self.folder} holds an unfinished preparation of other settings ({changes}); start anew with --overwrite"
             )
         for name, (summary, rejected) in finished.items():
             if _sha256(self.folder / name) == summary.sha256:  # else the machine stopped before the file was on disk
@@ -106,7 +106,7 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
         raise ValueError(f"expected a folder for the data set, but {folder} is a file")
     if (folder / MANIFEST).exists():
         if not overwrite:
-            raise ValueError(f"{folder} holds a finished data set already; choose another folder or overwrite it")
+            raise ValueError(f"{folder} holds a finished data set already; use --overwrite to replace it, or name another --out")
     elif not (folder / FILE_NAME).exists() and any(not file.name.endswith(".tmp") for file in folder.iterdir()):
         raise ValueError(f"{folder} is not empty and holds no data set; choose an empty or a new folder")
 

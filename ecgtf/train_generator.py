@@ -37,7 +37,7 @@ class Preset:
 
 PRESETS = {
     "tiny": Preset({"width": 64, "depth": 1}, {"width": 96, "depth": (3, 2)}, (200, 300)),
-    "small": Preset({"width": 128, "depth": 2}, {"width": 128, "depth": (4, 4)}, (500, 700)),
+    "small": Preset({"width": 128, "depth": 2}, {"width": 128, "depth": (4, 4)}, (300, 400)),
     "base": Preset(
         {"width": 256, "depth": 2}, {"width": 256, "depth": (8, 6), "heads": 8}, (20_000, 40_000), 128, (1e-3, 5e-4)
     ),
