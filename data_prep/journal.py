@@ -106,7 +106,9 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
         raise ValueError(f"expected a folder for the data set, but {folder} is a file")
     if (folder / MANIFEST).exists():
         if not overwrite:
-            raise ValueError(f"{folder} holds a finished data set already; use --overwrite to replace it, or name another --out")
+            raise ValueError(
+                f"{folder} holds a finished data set already; use --overwrite to replace it, or name another --out"
+            )
     elif not (folder / FILE_NAME).exists() and any(not file.name.endswith(".tmp") for file in folder.iterdir()):
         raise ValueError(f"{folder} is not empty and holds no data set; choose an empty or a new folder")
 

@@ -86,6 +86,19 @@ class Task:
         return tuple(f"{self.name}:{name}" for name, value in zip(self.classes, label, strict=True) if value > 0.5)
 
 
+def check_classes(labels: np.ndarray, task: Task, allow_empty: bool = False) -> None:
+    """Refuses a task with nothing to learn: no class at all, or classes of a single-label task without training records."""
+    empty = [name for name, count in zip(task.classes, labels.sum(axis=0), strict=True) if not count]
+    if len(empty) == len(task.classes):
+        raise ValueError(
+            f"no training record has a class of task {task.name} ({', '.join(task.classes)}); choose another --task"
+        )
+    if empty and not (allow_empty or task.multi_label):
+        raise ValueError(
+            f"task {task.name} has no training records of {', '.join(empty)}; choose another --task, or accept it with --allow-empty"
+        )
+
+
 def get_task(name: str | Task) -> Task:
     """The task of this name (a `Task` passes through).
 

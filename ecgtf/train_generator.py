@@ -16,7 +16,7 @@ from ecgtf.dataset import Folders, combined_manifest, hash_id, load, load_arrays
 from ecgtf.ecg import LEADS
 from ecgtf.generators.time_vqvae import TimeVQVAE
 from ecgtf.generators.token_prior import TokenPrior
-from ecgtf.tasks import Task, get_task
+from ecgtf.tasks import Task, check_classes, get_task
 from ecgtf.training import Run, fit, make_optimizer, make_strategy, set_precision
 
 SHOWN_LEADS = ("I", "II", "V1", "V5")
@@ -113,7 +113,7 @@ def train_vqvae(
     rates = (learning_rate, learning_rate) if learning_rate else sizes.learning_rates
     task = get_task(task)
     manifest = combined_manifest(data)
-    check_classes(data, task, allow_empty)
+    check_classes(read_labels(data, "train", task), task, allow_empty)
 
     folders = [str(folder) for folder in ([data] if isinstance(data, str | Path) else data)]
     config = {
@@ -204,24 +204,6 @@ def train_vqvae(
     run.save_model(prior)
     run.finish(prior_steps=done, minutes=round((time.monotonic() - started) / 60, 2))
     return run
-
-
-def check_classes(data: Folders, task: Task, allow_empty: bool = False) -> None:
-    """Refuses a task with classes that have no training record.
-
-    Raises:
-        ValueError: naming them, unless `allow_empty`.
-    """
-    counts = read_labels(data, "train", task).sum(axis=0)
-    empty = [name for name, count in zip(task.classes, counts, strict=True) if not count]
-    if len(empty) == len(task.classes):
-        raise ValueError(
-            f"no training record has a class of task {task.name} ({', '.join(task.classes)}): choose another --task"
-        )
-    if empty and not allow_empty:
-        raise ValueError(
-            f"task {task.name}: no training records of {', '.join(empty)}; choose another --task, or accept it with --allow-empty"
-        )
 
 
 def _validation(data: Folders, task: Task | None, batch_size: int) -> tf.data.Dataset | None:

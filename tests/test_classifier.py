@@ -15,10 +15,10 @@ from ecgtf.classifiers.classifier import (
     predict,
     train_classifier,
 )
-from ecgtf.classifiers.examples import check_classes, mix, read_examples, read_splits, share, training_batches
+from ecgtf.classifiers.examples import mix, read_examples, read_splits, share, training_batches
 from ecgtf.classifiers.transfer import finetune
 from ecgtf.dataset import hash_id, load_arrays
-from ecgtf.tasks import get_task
+from ecgtf.tasks import check_classes, get_task
 from ecgtf.training import Run
 
 QUICK = {"preset": "tiny", "steps": 20, "batch_size": 8, "bootstrap": 20, "quiet": True}

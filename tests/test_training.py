@@ -199,12 +199,10 @@ def test_run_folders_refuse_what_would_lose_or_mix_work(tmp_path):
     assert (tmp_path / "other" / "thesis.txt").exists()
 
 
-def test_classes_without_training_records_are_named(tmp_path, small_dataset):
-    from ecgtf.tasks import TASKS
-    from ecgtf.train_generator import check_classes
-
-    with pytest.raises(ValueError, match="no training record"):
-        check_classes(small_dataset, TASKS["superclass"])
+def test_a_task_without_training_records_is_refused(tmp_path, small_dataset):
+    with pytest.raises(ValueError, match="no training record has a class of task superclass"):
+        train_vqvae(small_dataset, tmp_path / "run", **TINY | {"task": "superclass"})
+    assert not (tmp_path / "run").exists()
 
 
 def test_precisions_are_named(tmp_path):

@@ -15,7 +15,6 @@ from ecgtf.augment import augmented
 from ecgtf.classifiers import resnet1d
 from ecgtf.classifiers.examples import (
     Examples,
-    check_classes,
     check_fit,
     counts,
     lineage,
@@ -27,7 +26,7 @@ from ecgtf.classifiers.examples import (
 )
 from ecgtf.classifiers.metrics import classification_metrics, macro_auroc
 from ecgtf.dataset import Folders, Manifest, check_no_leak, combined_manifest, hash_id
-from ecgtf.tasks import Task, get_task
+from ecgtf.tasks import Task, check_classes, get_task
 from ecgtf.training import Run, fit, make_optimizer, make_strategy, set_precision, write_json
 
 BUILDERS: dict[str, tuple[Callable[..., keras.Model], dict[str, dict]]] = {

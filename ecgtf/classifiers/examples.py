@@ -127,17 +127,6 @@ def share(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     return np.unique(np.concatenate(kept)).astype(int)
 
 
-def check_classes(labels: np.ndarray, task: Task, allow_empty: bool) -> None:
-    """Refuses a task with nothing to learn: no class at all, or classes of a single-label task without training records."""
-    empty = [name for name, count in zip(task.classes, labels.sum(axis=0), strict=True) if not count]
-    if len(empty) == len(task.classes):
-        raise ValueError(f"no training record has a class of task {task.name} ({', '.join(task.classes)}); choose another task")
-    if empty and not (allow_empty or task.multi_label):
-        raise ValueError(
-            f"task {task.name} has no training records of {', '.join(empty)}; choose another, or accept it with --allow-empty"
-        )
-
-
 def counts(labels: np.ndarray, task: Task) -> dict[str, int]:
     """Records of each class."""
     return {name: int(count) for name, count in zip(task.classes, labels.sum(axis=0), strict=True)}

@@ -21,7 +21,6 @@ from ecgtf.classifiers.classifier import (
 )
 from ecgtf.classifiers.examples import (
     Examples,
-    check_classes,
     check_fit,
     counts,
     hold_out,
@@ -34,7 +33,7 @@ from ecgtf.classifiers.examples import (
 from ecgtf.classifiers.metrics import classification_metrics
 from ecgtf.classifiers.resnet1d import LogitsHead
 from ecgtf.dataset import Folders, check_no_leak, combined_manifest, hash_id
-from ecgtf.tasks import Task, get_task
+from ecgtf.tasks import Task, check_classes, get_task
 from ecgtf.training import Run, make_strategy, set_precision
 
 MODES = ("unfreeze", "full")

@@ -147,8 +147,10 @@ def _collect(results, group: str, quiet: bool) -> None:
         label, unit, better = ABOUT[name]
         try:
             entry = compute(results)
-            if not math.isfinite(entry["value"]):
-                entry = {"value": None, "floor": None, "low": None, "high": None, "reason": "no record gives this number"}
+            # JSON knows no NaN
+            entry = {key: number if number is not None and math.isfinite(number) else None for key, number in entry.items()}
+            if entry["value"] is None:
+                entry["reason"] = "no record gives this number"
         except ValueError as error:
             entry = {"value": None, "floor": None, "low": None, "high": None, "reason": str(error)}
         results.metrics[name] = entry | {"group": group, "unit": unit, "better": better, "label": label}
