@@ -13,20 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# I, II, V1 ... V6 on x, y, z (Dower 1980), but for lead I's share of y: with Dower's -0.235, P and T in I are half of what they
-# are in healthy adults. V1 and V2, next to the heart, see it otherwise than a distant dipole; their rows are scaled likewise.
-_DOWER = np.array(
-    [
-        [0.632, -0.120, 0.059],
-        [0.235, 1.066, -0.132],
-        [-0.515, 0.157, -0.917],
-        [0.044, 0.164, -1.387],
-        [0.882, 0.098, -1.277],
-        [1.213, 0.127, -0.601],
-        [1.125, 0.127, -0.086],
-        [0.831, 0.076, 0.230],
-    ]
-)
+from ecgtf.ecg import DOWER
+
+# Dower's lead field, but for lead I's share of y: with his -0.235, P and T in I are half of what they are in healthy adults. V1 and
+# V2, next to the heart, see it otherwise than a distant dipole; their rows are scaled likewise.
+_LEAD_FIELD = DOWER.copy()
+_LEAD_FIELD[0, 1] = -0.120
 _PROXIMITY = np.array([1.0, 1.0, 0.8, 1.25, 1.0, 1.0, 1.0, 1.0])
 # The atria lie behind and to the right of the ventricles: V1 is near them, V2 ... V6 are not.
 _ATRIAL_PROXIMITY = np.array([1.0, 1.0, 1.3, 0.75, 0.5, 0.42, 0.45, 0.55])
@@ -180,7 +172,7 @@ def draw_heart(rng: np.random.Generator, age: float, female: bool) -> Heart:
     p = Wave(p_table[:, 0] * np.exp(rng.normal(0, 0.1)), p_width, p_width, p_vector)
 
     pr = float(np.clip(rng.normal(0.156 + 0.0003 * (age - 50), 0.020), 0.118, 0.225))
-    torso = np.exp(rng.normal(0, 0.09, (8, 1))) * _DOWER + rng.normal(0, 0.045, (8, 3))
+    torso = np.exp(rng.normal(0, 0.09, (8, 1))) * _LEAD_FIELD + rng.normal(0, 0.045, (8, 3))
     field, atrial_field = (torso * proximity[:, None] for proximity in (_PROXIMITY, _ATRIAL_PROXIMITY))
     return Heart(p, qrs, t, pr, float(np.clip(qt, 0.36, 0.50)), field.T, atrial_field.T)
 
