@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -190,6 +190,7 @@ def train_vqvae(
         near = max(1, int(0.1 * manifest.sampling_rate))
         return augmented(batches, seed + 1, step, shift=near, axis=axis, leads=manifest.leads)
 
+    draw = tf.function(lambda label, seed: prior.sample(label, seed, guidance=sizes.guidance, steps=sizes.decoding_steps))
     done = fit(
         prior,
         stream,
@@ -197,7 +198,7 @@ def train_vqvae(
         steps=steps[1],
         validation=_validation(data, task, batch_size),
         monitor="val_loss",
-        pictures=lambda model: sample_pictures(model, sizes.guidance, seed),
+        pictures=lambda model: sample_pictures(model, draw, seed),
         max_minutes=None if max_minutes is None else max(0.1, max_minutes - (time.monotonic() - started) / 60),
         **shared,
     )
@@ -223,10 +224,9 @@ def reconstruction_pictures(model: TimeVQVAE, signals: np.ndarray) -> dict[str, 
     return {"reconstructions": _picture(pairs, model, titles)}
 
 
-def sample_pictures(model: TokenPrior, guidance: float, seed: int) -> dict[str, np.ndarray]:
-    """A picture of one sample of each class, always from the same seed."""
-    labels = np.eye(len(model.classes), dtype="float32")
-    signals = model.sample(tf.constant(labels), tf.constant([seed, 0]), guidance=guidance).numpy()
+def sample_pictures(model: TokenPrior, draw: Callable, seed: int) -> dict[str, np.ndarray]:
+    """A picture of one sample of each class, always from the same seed; `draw(labels, seed)` is the compiled `sample`."""
+    signals = draw(tf.eye(len(model.classes)), tf.constant([seed, 0])).numpy()
     return {"samples": _picture(signals, model, list(model.classes))}
 
 

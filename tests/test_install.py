@@ -1,5 +1,6 @@
 """The wheel, installed as a user would, works from another folder."""
 
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -8,13 +9,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SOURCES = ("ecgtf", "cli", "data_prep", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
     """The `ecgtf` command of an environment that has the wheel, and sees this environment's libraries."""
     folder = tmp_path_factory.mktemp("wheel")
-    wheel = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    source = folder / "source"
+    source.mkdir()
+    for name in SOURCES:  # a copy: a `build` folder in the checkout would bring modules that are gone back into the wheel
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, source / name)
+    wheel = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source)]
     subprocess.run(wheel, check=True, capture_output=True, timeout=300)
     environment = folder / "environment"
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True, timeout=300)

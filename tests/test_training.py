@@ -15,7 +15,7 @@ from ecgtf.generators.base import Generator
 from ecgtf.train_generator import train_vqvae
 from ecgtf.training import Run, fit, make_optimizer, make_strategy, set_precision
 
-TINY = {"task": "rhythm7", "preset": "tiny", "steps": (6, 6), "batch_size": 4, "checkpoint_every": 2, "quiet": True, "seed": 3}
+TINY = {"task": "rhythm7", "preset": "tiny", "steps": (6, 6), "batch_size": 4, "checkpoint_every": 3, "quiet": True, "seed": 3}
 
 
 @keras.saving.register_keras_serializable("ecgtf-tests")
@@ -161,7 +161,7 @@ def test_a_second_run_of_one_seed_has_the_same_weights(tmp_path, small_dataset):
 
 def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path, small_dataset):
     """kill -9 in the middle of stage 2, then --resume."""
-    steps = TINY | {"steps": (4, 40)}
+    steps = TINY | {"steps": (4, 40), "checkpoint_every": 8}
     whole = train_vqvae(small_dataset, tmp_path / "whole", **steps).load_model().get_weights()
     out = tmp_path / "killed"
     code = f"from ecgtf.train_generator import train_vqvae; train_vqvae({str(small_dataset)!r}, {str(out)!r}, **{steps!r})"
