@@ -25,10 +25,10 @@ class Commands(TyperGroup):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         try:
             return super().invoke(ctx)
-        except ValueError as error:
-            _tell(error, 2)
-        except (OSError, RuntimeError, ArithmeticError, MemoryError) as error:
-            _tell(error, 1)
+        except Exception as error:  # TensorFlow's errors share no other base class
+            if isinstance(error, typer.Abort) or hasattr(error, "exit_code"):  # Typer's own: --help, a wrong option
+                raise
+            _tell(error, 2 if isinstance(error, ValueError) else 1)
         except KeyboardInterrupt as error:
             typer.echo("stopped; a training goes on with --resume, prepare when it is called again", err=True)
             raise typer.Exit(130) from error

@@ -216,6 +216,13 @@ def test_a_damaged_shard_is_found_and_named(chain, monkeypatch, tmp_path):
     assert shard.name in refused("train-generator", "vqvae", *TINY_TRAINING)
 
 
+@pytest.mark.parametrize("command", [each.name for each in app.registered_commands])
+def test_every_command_has_its_help(command):
+    code, out, err = call(command, "--help")
+    assert (code, err) == (0, "")
+    assert "--seed" in out or "--quiet" in out
+
+
 def test_help_is_quick_because_it_imports_nothing_heavy():
     heavy = ("tensorflow", "keras", "scipy", "matplotlib", "sklearn", "pandas")
     code = f"import sys; from ecgtf.cli.main import app; print([name for name in {heavy} if name in sys.modules])"
