@@ -132,12 +132,18 @@ def train_vqvae(
         "seed": seed,
         "sampling": {"guidance": sizes.guidance, "steps": list(sizes.decoding_steps)},
     }
+    if leads not in ("independent", "all"):
+        raise ValueError(f"leads must be 'independent' or 'all', received {leads!r}")
+    if learning_rate is not None and not 0 < learning_rate < np.inf:
+        raise ValueError(f"expected a learning rate above 0, received {learning_rate}")
+    if max_minutes is not None and not max_minutes > 0:
+        raise ValueError(f"expected max_minutes above 0, received {max_minutes}")
+    set_precision(precision)
     run = Run.open(out, config, resume=resume, overwrite=overwrite)
     if run.finished:
         return run
 
     started = time.monotonic()
-    set_precision(precision)
     keras.utils.set_random_seed(seed)
     strategy = make_strategy(devices)
     signal = {

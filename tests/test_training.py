@@ -216,4 +216,7 @@ def test_bad_sizes_are_refused_before_anything_is_written(tmp_path, small_datase
         train_vqvae(small_dataset, tmp_path / "run", preset="huge")
     with pytest.raises(ValueError, match="two stages"):
         train_vqvae(small_dataset, tmp_path / "run", steps=(3,))
+    for option in ({"precision": "int8"}, {"leads": "some"}, {"learning_rate": -1.0}, {"max_minutes": -3.0}):
+        with pytest.raises(ValueError, match=r"float32|independent|learning rate|max_minutes"):
+            train_vqvae(small_dataset, tmp_path / "run", **option)
     assert not (tmp_path / "run").exists()
