@@ -21,6 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ecgtf.manifest import write_atomically
 from ecgtf.progress import Progress
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -81,9 +82,7 @@ def versions() -> dict[str, str]:
 
 def write_json(path: Path, content: dict) -> None:
     """Writes JSON under a temporary name and renames it, so that a reader never sees half of it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(part, path)
+    write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
 @dataclass

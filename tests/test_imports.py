@@ -38,7 +38,7 @@ ALLOWED = {  # module or package: what it may import; the longest name that fits
     "closeness.utility": "ecg tasks classifiers training manifest",
     "closeness.evaluate": f"{DATA} closeness classifiers report progress",
     "report": "ecg closeness",
-    "training": "ecg report closeness progress",
+    "training": "ecg manifest report closeness progress",
     "synthesis": f"{DATA} training generators wfdb_io progress",
     "train_generator": f"{DATA} training generators augment report progress",
     "studies": "*",
