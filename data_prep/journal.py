@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ecgtf.atomic import write_atomically
 from ecgtf.ecg import Rejection
 from ecgtf.manifest import FILE_NAME as MANIFEST
-from ecgtf.manifest import ShardSummary, write_atomically
+from ecgtf.manifest import ShardSummary
 
 FILE_NAME = "prepare.json"
 REJECTED = "rejected.csv"

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import ecgtf
+from ecgtf.atomic import write_atomically
 from ecgtf.data_prep import ptbxl, wfdb_folder
 from ecgtf.data_prep.conversion import Job, Settings, simulated_records, write_job
 from ecgtf.data_prep.journal import REJECTED, Journal, check_folder, only_one
@@ -27,7 +28,7 @@ from ecgtf.data_prep.signals import WINDOWS
 from ecgtf.data_prep.splits import FRACTIONS, assign_splits
 from ecgtf.data_prep.workers import run_jobs
 from ecgtf.ecg import LEADS, SPLITS, Record, Rejection, canonical_leads
-from ecgtf.manifest import Manifest, finish_dataset, write_atomically
+from ecgtf.manifest import Manifest, finish_dataset
 from ecgtf.shards import SHARD_BYTES, shard_names
 
 SOURCES: dict[str, Callable[..., Iterator[Record | Rejection]]] = {

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ecgtf.atomic import write_atomically
 from ecgtf.ecg import SPLITS, canonical_leads
 
 SCHEMA = 1
@@ -224,13 +225,6 @@ def finish_dataset(
     write_atomically(folder / FILE_NAME, text)
     manifest.leads = tuple(manifest.leads)
     return manifest
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes `text` to a temporary name beside `path`, then renames it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _statistics(summaries: Sequence[ShardSummary]) -> dict[str, list[float]]:

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ecgtf.atomic import replacing
 from ecgtf.ecg import Record, select_leads
 from ecgtf.manifest import RESOLUTION_MV, Manifest, ShardSummary, read_manifest
 from ecgtf.tfrecord import decode_example, encode_example, frame, read_tfrecord
@@ -55,28 +56,23 @@ def write_shard(path: str | os.PathLike, records: Iterable[Record], leads: Seque
         ValueError: if a signal is missing, of another length, not finite or beyond 32.767 mV, or an id stands twice.
     """
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
     summary = ShardSummary(path.name, 0, "", Counter(), [0] * len(leads), [0] * len(leads), 0)
     digest, ids = hashlib.sha256(), set()
-    try:
-        with temporary.open("wb") as file:
-            for record in records:
-                if record.id in ids:
-                    raise ValueError(f"expected each record once, received {record.id} twice")
-                ids.add(record.id)
-                steps = quantise(record, leads, samples)
-                data = frame(_encode(record, steps))
-                file.write(data)
-                digest.update(data)
-                wide = steps.astype(np.int64)
-                summary.records += 1
-                summary.codes.update(set(record.codes))
-                summary.sum = [total + int(value) for total, value in zip(summary.sum, wide.sum(0), strict=True)]
-                summary.sumsq = [total + int(value) for total, value in zip(summary.sumsq, (wide**2).sum(0), strict=True)]
-                summary.count += samples
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        for record in records:
+            if record.id in ids:
+                raise ValueError(f"expected each record once, received {record.id} twice")
+            ids.add(record.id)
+            steps = quantise(record, leads, samples)
+            data = frame(_encode(record, steps))
+            file.write(data)
+            digest.update(data)
+            wide = steps.astype(np.int64)
+            summary.records += 1
+            summary.codes.update(set(record.codes))
+            summary.sum = [total + int(value) for total, value in zip(summary.sum, wide.sum(0), strict=True)]
+            summary.sumsq = [total + int(value) for total, value in zip(summary.sumsq, (wide**2).sum(0), strict=True)]
+            summary.count += samples
     summary.sha256 = digest.hexdigest()
     return summary
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import platform
 import shutil
 import time
@@ -21,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ecgtf.manifest import write_atomically
+from ecgtf.atomic import replacing, write_atomically, write_json
 from ecgtf.progress import Progress
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -78,11 +77,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "unknown"
     return found
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Writes JSON under a temporary name and renames it, so that a reader never sees half of it."""
-    write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
 @dataclass
@@ -162,11 +156,10 @@ class Run:
     def save_model(self, model: keras.Model, name: str = "model") -> Path:
         """Saves a model as `<name>.keras`, without its optimizer, under a temporary name first."""
         path = self.folder / f"{name}.keras"
-        part = self.folder / f"{name}.part.keras"
         bare = model.__class__.from_config(model.get_config())
         bare.set_weights(model.get_weights())
-        bare.save(part)
-        os.replace(part, path)
+        with replacing(path, ".keras") as temporary:
+            bare.save(temporary)
         return path
 
     def load_model(self, name: str = "model") -> keras.Model:
@@ -182,7 +175,7 @@ class Run:
 
     def write_trained_on(self, hashed_ids: Iterable[str]) -> None:
         """Keeps the hashed ids of the training records, one a line."""
-        (self.folder / "trained_on.txt").write_text("".join(f"{value}\n" for value in sorted(hashed_ids)))
+        write_atomically(self.folder / "trained_on.txt", "".join(f"{value}\n" for value in sorted(hashed_ids)))
 
     def trained_on(self) -> list[str]:
         """The hashed ids of the training records."""
@@ -366,9 +359,9 @@ class _Best(keras.callbacks.Callback):
         step = int(self.model.optimizer.iterations.numpy())
         if self.best is None or self.sign * value > self.sign * self.best:
             self.best, self.since = value, 0
-            part = self.weights.with_name("part.npz")
-            np.savez(part, *self.model.get_weights())  # Keras's save_weights would keep the optimizer's state with them
-            os.replace(part, self.weights)
+            with replacing(self.weights, ".npz") as temporary:
+                # Keras's save_weights would keep the optimizer's state with them.
+                np.savez(temporary, *self.model.get_weights())
         else:
             self.since += 1
         write_json(self.note, {"monitor": self.monitor, "value": self.best, "step": step, "since": self.since})
@@ -429,9 +422,7 @@ def _read_rows(path: Path) -> list[dict]:
 
 def _write_rows(path: Path, rows: list[dict]) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, names, restval="")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(part, path)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ecgtf.atomic import write_atomically
 from ecgtf.ecg import LEADS, canonical_lead
 
 DEFAULT_GAIN = 200.0
@@ -205,8 +206,8 @@ def write_record(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     header_path(path).unlink(missing_ok=True)  # an old header must not stand beside the new signal, not even for a moment
-    _write_then_rename(folder / f"{name}.dat", digital.tobytes())
-    _write_then_rename(header_path(path), ("\n".join(lines) + "\n").encode())
+    write_atomically(folder / f"{name}.dat", digital.tobytes())
+    write_atomically(header_path(path), "\n".join(lines) + "\n")
     return path
 
 
@@ -332,9 +333,3 @@ def _read_with_wfdb(header: Header, per_mv: np.ndarray) -> np.ndarray:
     if signal is None or len(signal) == 0:
         raise ValueError(f"{name}: the record holds no samples")
     return (signal / per_mv).astype(np.float32)
-
-
-def _write_then_rename(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

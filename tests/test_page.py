@@ -1,5 +1,6 @@
 """The report's page: everything inside one file, readable without sight, escaped, and the same when it is built again."""
 
+import json
 import re
 import warnings
 from html.parser import HTMLParser
@@ -83,7 +84,9 @@ def page(tmp_path):
         ),
         Section("Numbers", tables=[("rates", ["class", "n"], [["SR", np.int64(3)], ["<b>", 4]])]),
     ]
-    return save_page(tmp_path / "report", title="A & B", summary=SUMMARY, sections=sections)
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "closeness.json").write_text(json.dumps(SUMMARY))
+    return save_page(tmp_path / "report", title="A & B", sections=sections)
 
 
 def test_nothing_leaves_the_page(page):

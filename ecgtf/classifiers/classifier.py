@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from ecgtf.atomic import write_json
 from ecgtf.augment import augmented
 from ecgtf.classifiers import resnet1d
 from ecgtf.classifiers.examples import (
@@ -27,7 +28,7 @@ from ecgtf.classifiers.examples import (
 from ecgtf.classifiers.metrics import classification_metrics, macro_auroc
 from ecgtf.dataset import Folders, Manifest, check_no_leak, combined_manifest, hash_id
 from ecgtf.tasks import Task, check_classes, get_task
-from ecgtf.training import Run, fit, make_optimizer, make_strategy, set_precision, write_json
+from ecgtf.training import Run, fit, make_optimizer, make_strategy, set_precision
 
 BUILDERS: dict[str, tuple[Callable[..., keras.Model], dict[str, dict]]] = {
     "resnet1d": (resnet1d.resnet1d, resnet1d.PRESETS),

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ecgtf.atomic import write_json
 from ecgtf.closeness import physiology, privacy, temporal, utility
 from ecgtf.closeness.comparison import Comparison
 from ecgtf.manifest import check_no_leak
-from ecgtf.training import Run, versions, write_json
+from ecgtf.training import Run, versions
 
 MOST_FOR_COPIES = 1000
 """Synthetic and held-out records, at most, whose nearest training record is searched (among all of them)."""
@@ -174,11 +175,11 @@ class Results:
 
     def write(self, content: dict) -> None:
         """Writes `closeness.json`, and `index.html` with its figures, into the report folder."""
-        write_json(self.folder / "closeness.json", content)
+        write_json(self.folder / "closeness.json", content)  # first, so that no figure can cost the numbers
         from ecgtf.closeness.sections import sections
         from ecgtf.report.page import save_page
 
-        save_page(self.folder, title="Synthetic against real ECGs", summary=content, sections=sections(self))
+        save_page(self.folder, title="Synthetic against real ECGs", sections=sections(self))
 
 
 def _share(flags: np.ndarray) -> dict:

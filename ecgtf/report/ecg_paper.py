@@ -7,7 +7,6 @@ Every figure has one pair of axes whose data units are millimetres of paper, so 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
+from ecgtf.atomic import replacing
 from ecgtf.ecg import LEADS
 
 MM_PER_SECOND = 25.0
@@ -192,10 +192,8 @@ def save_figure(path: str | Path, figure: Figure) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = path.suffix.lower().removeprefix(".")
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with rc_context({"svg.hashsalt": "ecgtf"}):
+    with replacing(path) as temporary, rc_context({"svg.hashsalt": "ecgtf"}):
         figure.savefig(temporary, format=kind, dpi=figure.dpi, metadata=undated)
-    os.replace(temporary, path)
     return path
 
 

@@ -6,11 +6,12 @@ import base64
 import io
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ecgtf.atomic import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,14 +42,16 @@ class Section:
     tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[object]]]] = field(default_factory=list)
 
 
-def save_page(folder: str | Path, *, title: str, summary: dict, sections: Sequence[Section]) -> Path:
+def save_page(folder: str | Path, *, title: str, sections: Sequence[Section]) -> Path:
     """Writes the figures, `page.json` and `index.html` of a report; returns the page.
 
     Args:
-        folder: The report folder.
+        folder: The report folder; `closeness.json` lies in it already.
         title: Of the page.
-        summary: The content of `closeness.json`.
         sections: What follows the table of metrics, in order.
+
+    Raises:
+        ValueError: if there is no `closeness.json`, or a broken one.
     """
     folder = Path(folder)
     (folder / FIGURES).mkdir(parents=True, exist_ok=True)
@@ -57,12 +60,11 @@ def save_page(folder: str | Path, *, title: str, summary: dict, sections: Sequen
         figures = []
         for number, (caption, alt, figure) in enumerate(section.figures):
             name = f"{place:02d}-{number:02d}.png"
-            _replace(folder / FIGURES / name, figure_png(figure))
+            write_atomically(folder / FIGURES / name, figure_png(figure))
             figures.append({"file": name, "caption": caption, "alt": alt})
         parts.append(asdict(Section(section.heading, section.text, figures, list(section.tables))))
     # Cells of tables may be NumPy numbers, which JSON does not know: they are shown as text anyway.
-    _replace(folder / PARTS, json.dumps({"title": title, "sections": parts}, indent=1, default=str).encode())
-    _replace(folder / "closeness.json", json.dumps(summary, indent=1).encode() + b"\n")
+    write_atomically(folder / PARTS, json.dumps({"title": title, "sections": parts}, indent=1, default=str))
     return rebuild(folder)
 
 
@@ -94,7 +96,7 @@ def rebuild(folder: str | Path) -> Path:
         sections=parts["sections"],
         provenance=_flat({name: summary[name] for name in ("provenance", "real", "synthetic")}),
     )
-    _replace(folder / "index.html", page.encode())
+    write_atomically(folder / "index.html", page)
     return folder / "index.html"
 
 
@@ -168,9 +170,3 @@ def _read(path: Path) -> dict:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is broken ({error}); make the report again with: ecgtf evaluate --overwrite") from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)

@@ -1,0 +1,39 @@
+"""Files appear whole: they are written under a temporary name beside their place and then renamed (standard library only)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
+    """A temporary file name to write to, which is renamed to `path` when the block ends and deleted when it fails.
+
+    The name is hidden, so that no reader takes it for a file of its kind; it has the process in it, so that two processes that
+    write the same file do not mix; and it ends with `.tmp`, by which what a killed process leaves is known.
+
+    Args:
+        path: The file's final place; its folder must be there.
+        suffix: What the temporary name must end with, for writers that go by it (`.keras`, `.npz`).
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes `content` (text as UTF-8) to `path`; a reader sees the old file or the whole new one, never half of it."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes `content` to `path` as indented JSON, as `write_atomically` does."""
+    write_atomically(path, json.dumps(content, indent=1) + "\n")
