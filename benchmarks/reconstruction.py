@@ -14,7 +14,7 @@ from scipy.signal import butter, sosfiltfilt
 
 import ecgtf.generators.time_vqvae  # noqa: F401  (registers the tokenizer)
 from ecgtf.dataset import load_arrays
-from ecgtf.training import Run
+from ecgtf.run_folder import Run
 
 
 def scores(model, signals: np.ndarray, rate: float) -> dict[str, np.ndarray]:

@@ -15,8 +15,8 @@ from ecgtf.dataset import Manifest, finish_dataset, read_labels, read_manifest, 
 from ecgtf.ecg import Record, lead_matrix, select_leads
 from ecgtf.generators.token_prior import TokenPrior
 from ecgtf.progress import Progress
+from ecgtf.run_folder import Run
 from ecgtf.tasks import get_task
-from ecgtf.training import Run
 from ecgtf.wfdb_io import write_record
 
 FORMATS = ("tfrecord", "wfdb", "npz")

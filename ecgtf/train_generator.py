@@ -16,8 +16,9 @@ from ecgtf.dataset import Folders, combined_manifest, hash_id, load, load_arrays
 from ecgtf.ecg import LEADS
 from ecgtf.generators.time_vqvae import TimeVQVAE
 from ecgtf.generators.token_prior import TokenPrior
+from ecgtf.run_folder import Run
 from ecgtf.tasks import Task, check_classes, get_task
-from ecgtf.training import Run, fit, make_optimizer, make_strategy, set_precision
+from ecgtf.training import fit, make_optimizer, make_strategy, set_precision
 
 SHOWN_LEADS = ("I", "II", "V1", "V5")
 

@@ -18,8 +18,8 @@ from ecgtf.classifiers.classifier import (
 from ecgtf.classifiers.examples import mix, read_examples, read_splits, share, training_batches
 from ecgtf.classifiers.transfer import finetune
 from ecgtf.dataset import hash_id, load_arrays
+from ecgtf.run_folder import Run
 from ecgtf.tasks import check_classes, get_task
-from ecgtf.training import Run
 
 QUICK = {"preset": "tiny", "steps": 20, "batch_size": 8, "bootstrap": 20, "quiet": True}
 
@@ -198,7 +198,9 @@ def test_a_synthetic_set_alone_is_tested_on_the_set_that_is_named(real, syntheti
 def test_classes_without_records_are_named(tmp_path, real):
     rhythms, superclasses = get_task("rhythm4"), get_task("superclass")
     labels = np.array([[1, 0, 1, 0]], dtype="float32")
-    with pytest.raises(ValueError, match="no training records of AFIB, SR; choose another --task, or accept it with --allow-empty"):
+    with pytest.raises(
+        ValueError, match="no training records of AFIB, SR; choose another --task, or accept it with --allow-empty"
+    ):
         check_classes(labels, rhythms, allow_empty=False)
     check_classes(labels, rhythms, allow_empty=True)
     check_classes(np.array([[1, 0, 0, 0, 0]]), superclasses, allow_empty=False)  # a multi-label task keeps its empty classes

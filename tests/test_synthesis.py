@@ -7,10 +7,10 @@ import wfdb
 import ecgtf
 from ecgtf.dataset import check_no_leak, hash_id, load_arrays, read_manifest, verify
 from ecgtf.ecg import LEADS
+from ecgtf.run_folder import Run
 from ecgtf.synthesis import class_labels, generate, labels_like
 from ecgtf.tasks import get_task
 from ecgtf.train_generator import train_vqvae
-from ecgtf.training import Run
 
 FEW = {"sampler_steps": (2, 2), "quiet": True}
 

@@ -27,8 +27,9 @@ from ecgtf.classifiers.examples import (
 )
 from ecgtf.classifiers.metrics import classification_metrics, macro_auroc
 from ecgtf.dataset import Folders, Manifest, check_no_leak, combined_manifest, hash_id
+from ecgtf.run_folder import Run
 from ecgtf.tasks import Task, check_classes, get_task
-from ecgtf.training import Run, fit, make_optimizer, make_strategy, set_precision
+from ecgtf.training import fit, make_optimizer, make_strategy, set_precision
 
 BUILDERS: dict[str, tuple[Callable[..., keras.Model], dict[str, dict]]] = {
     "resnet1d": (resnet1d.resnet1d, resnet1d.PRESETS),

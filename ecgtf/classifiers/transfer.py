@@ -33,8 +33,9 @@ from ecgtf.classifiers.examples import (
 from ecgtf.classifiers.metrics import classification_metrics
 from ecgtf.classifiers.resnet1d import LogitsHead
 from ecgtf.dataset import Folders, check_no_leak, combined_manifest, hash_id
+from ecgtf.run_folder import Run
 from ecgtf.tasks import Task, check_classes, get_task
-from ecgtf.training import Run, make_strategy, set_precision
+from ecgtf.training import make_strategy, set_precision
 
 MODES = ("unfreeze", "full")
 

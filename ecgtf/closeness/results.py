@@ -12,7 +12,7 @@ from ecgtf.atomic import write_json
 from ecgtf.closeness import physiology, privacy, temporal, utility
 from ecgtf.closeness.comparison import Comparison
 from ecgtf.manifest import check_no_leak
-from ecgtf.training import Run, versions
+from ecgtf.run_folder import Run, versions
 
 MOST_FOR_COPIES = 1000
 """Synthetic and held-out records, at most, whose nearest training record is searched (among all of them)."""

@@ -18,7 +18,7 @@ from ecgtf.classifiers.examples import Examples, hold_out
 from ecgtf.classifiers.metrics import classification_metrics
 from ecgtf.closeness.comparison import Comparison, Part
 from ecgtf.manifest import hash_id
-from ecgtf.training import Run
+from ecgtf.run_folder import Run
 
 MOST_FEATURES = 64
 

@@ -1,0 +1,139 @@
+"""The run folder of a training: what was asked for and what came of it.
+
+A run folder holds `config.json` (what was asked, with versions and seed), `log.csv`, `tensorboard/`, `checkpoints/<stage>/`, the
+final `.keras` files, and `trained_on.txt` (hashed ids of the training records).
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import keras
+
+from ecgtf.atomic import replacing, write_atomically, write_json
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in ("ecgtf", "tensorflow", "keras", "numpy", "scikit-learn"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+@dataclass
+class Run:
+    """A run folder: what was asked for and what came of it."""
+
+    folder: Path
+    config: dict = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, folder: str | Path, config: dict, *, resume: bool = False, overwrite: bool = False) -> Run:
+        """Starts a run in `folder`, or goes on with the one that is there.
+
+        Args:
+            folder: The run folder.
+            config: What was asked for; compared with what is there when resuming.
+            resume: Go on with an unfinished run of the same configuration (a new one is started where there is none).
+            overwrite: Delete what is there first.
+
+        Raises:
+            ValueError: if the folder is not empty (without `resume` or `overwrite`), or holds a run of another configuration.
+        """
+        folder = Path(folder)
+        config = json.loads(json.dumps(config))
+        if overwrite and folder.exists() and not resume:
+            if any(folder.iterdir()) and not (folder / "config.json").exists():
+                raise ValueError(f"{folder} is not a run folder; it is left as it is: name another --out")
+            shutil.rmtree(folder)
+        if folder.exists() and any(folder.iterdir()):
+            if not resume:
+                raise ValueError(
+                    f"{folder} is not empty; use --resume to go on with its run, --overwrite to replace it, or another --out"
+                )
+            there = cls.load(folder)
+            other = sorted(key for key in config if there.config.get(key) != config[key])
+            if other:
+                changes = "; ".join(f"{key}: {_short(there.config.get(key))} there, {_short(config[key])} now" for key in other)
+                raise ValueError(
+                    f"{folder} holds a run of another configuration ({changes}): name another --out or use --overwrite"
+                )
+            return there
+        folder.mkdir(parents=True, exist_ok=True)
+        run = cls(folder, config | {"schema": 1, "versions": versions(), "finished": False})
+        run.write_config()
+        return run
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Run:
+        """The run in a folder.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        folder = Path(folder)
+        path = folder / "config.json"
+        if not path.is_file():
+            raise ValueError(f"{folder} is not a run folder: it has no config.json; expected the --out of a training command")
+        try:
+            return cls(folder, json.loads(path.read_text()))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is damaged ({error}); train again with --overwrite") from error
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training came to its end."""
+        return bool(self.config.get("finished"))
+
+    def write_config(self) -> None:
+        """Writes `config.json`."""
+        write_json(self.folder / "config.json", self.config)
+
+    def finish(self, **results) -> None:
+        """Marks the run as finished, with what is worth knowing of its end."""
+        self.config |= {"finished": True} | results
+        self.write_config()
+
+    def save_model(self, model: keras.Model, name: str = "model") -> Path:
+        """Saves a model as `<name>.keras`, without its optimizer, under a temporary name first."""
+        path = self.folder / f"{name}.keras"
+        bare = model.__class__.from_config(model.get_config())
+        bare.set_weights(model.get_weights())
+        with replacing(path, ".keras") as temporary:
+            bare.save(temporary)
+        return path
+
+    def load_model(self, name: str = "model") -> keras.Model:
+        """The model saved as `<name>.keras`.
+
+        Raises:
+            ValueError: if the run has none yet.
+        """
+        path = self.folder / f"{name}.keras"
+        if not path.is_file():
+            raise ValueError(f"{self.folder} holds no {path.name}: its training has not come to an end; go on with --resume")
+        return keras.models.load_model(path, compile=False)
+
+    def write_trained_on(self, hashed_ids: Iterable[str]) -> None:
+        """Keeps the hashed ids of the training records, one a line."""
+        write_atomically(self.folder / "trained_on.txt", "".join(f"{value}\n" for value in sorted(hashed_ids)))
+
+    def trained_on(self) -> list[str]:
+        """The hashed ids of the training records."""
+        path = self.folder / "trained_on.txt"
+        return path.read_text().split() if path.exists() else []
+
+
+def _short(value) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
