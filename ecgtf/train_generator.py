@@ -31,7 +31,7 @@ class Preset:
     prior: dict
     steps: tuple[int, int]
     batch_size: int = 32
-    learning_rates: tuple[float, float] = (2e-3, 1e-3)
+    learning_rates: tuple[float, float] = (2e-3, 2e-3)
     guidance: float = 2.0
     decoding_steps: tuple[int, int] = (32, 16)
 
@@ -186,6 +186,7 @@ def train_vqvae(
         run.save_model(tokenizer, "tokenizer")
 
     del every_record
+    keras.utils.set_random_seed(seed + 1)  # the same weights at the start, whether stage 1 ran just now or before a restart
     with strategy.scope():
         prior = TokenPrior(run.load_model("tokenizer"), task.classes, task.name, seed=seed, **sizes.prior)
         prior.compile(make_optimizer(rates[1], steps[1], weight_decay=0.03))

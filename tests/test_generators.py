@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from ecgtf.ecg import INDEPENDENT_LEADS, LEADS, lead_matrix
 from ecgtf.generators.time_vqvae import TimeVQVAE
-from ecgtf.generators.token_prior import TokenPrior
+from ecgtf.generators.token_prior import CodeLogits, TokenPrior
 
 
 def tokenizer(samples=200, leads=LEADS, **options) -> TimeVQVAE:
@@ -107,6 +107,23 @@ def test_hidden_labels_are_the_null_vector_and_not_an_empty_label():
     np.testing.assert_allclose(
         condition, [model.null_embedding.numpy(), 0 * embedding[0], embedding[0] + embedding[1]], atol=1e-7
     )
+
+
+def test_what_is_learned_of_a_code_holds_for_its_neighbours():
+    """Codes on a line: a gradient step that favours one code raises the codes beside it more than those at the far ends."""
+    keras.utils.set_random_seed(0)
+    layer = CodeLogits(width=16, codes=33, dim=1)
+    codebook = tf.reshape(tf.linspace(-1.0, 1.0, 33), (33, 1))
+    hidden = tf.random.stateless_normal((64, 4, 16), [1, 2])
+    optimizer = keras.optimizers.Adam(1e-2)
+    before = layer(hidden, codebook)
+    for _ in range(20):
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_mean(layer(hidden, codebook)[..., 24]) + tf.reduce_mean(layer(hidden, codebook))
+        optimizer.apply(tape.gradient(loss, layer.trainable_variables), layer.trainable_variables)
+    raised = tf.reduce_mean(layer(hidden, codebook) - before, axis=(0, 1)).numpy()
+    assert raised[[23, 25]].mean() > raised[[0, 1, 2, 3]].mean()
+    assert raised.argmax() == 24
 
 
 def test_the_prior_learns_what_sets_two_classes_apart():

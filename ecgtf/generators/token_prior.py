@@ -11,7 +11,7 @@ from keras import layers, ops
 
 from ecgtf.generators.base import Generator
 from ecgtf.generators.parallel_decoding import decode, guide, masked_share
-from ecgtf.generators.time_vqvae import TimeVQVAE, resize_tokens
+from ecgtf.generators.time_vqvae import BANDS, TimeVQVAE, resize_tokens
 from ecgtf.generators.transformer import transformer
 
 
@@ -61,13 +61,11 @@ class TokenPrior(Generator):
         initializer = keras.initializers.RandomNormal(stddev=0.02, seed=self.seed)
         self.class_embedding = self.add_weight(name="class_embedding", shape=(len(classes), width), initializer=initializer)
         self.null_embedding = self.add_weight(name="null_embedding", shape=(width,), initializer=initializer)
-        dim = tokenizer.code_dim
         self.low_network, self.high_network = (
-            _network(tokens, dim * (1 + band) + 1, codes, width, blocks, heads, name=f"{name}_network")
-            for band, (name, tokens, codes, blocks) in enumerate(
-                zip(("low", "high"), tokenizer.tokens, tokenizer.codes, self.depth, strict=True)
-            )
+            _network(tokens, tokenizer.code_dim * (1 + band) + 1, width, blocks, heads, name=f"{BANDS[band]}_network")
+            for band, (tokens, blocks) in enumerate(zip(tokenizer.tokens, self.depth, strict=True))
         )
+        self.code_logits = [CodeLogits(width, codes, tokenizer.code_dim) for codes in tokenizer.codes]
 
     # -- networks -------------------------------------------------------------------------------------------------------------
 
@@ -78,12 +76,15 @@ class TokenPrior(Generator):
 
     def low_logits(self, low, condition):
         """Logits of the low tokens `(batch, tokens, codes)`; a token equal to the number of codes is unknown."""
-        return self.low_network([self._known(low, band=0), condition])
+        return self._logits(self.low_network([self._known(low, band=0), condition]), band=0)
 
     def high_logits(self, high, low, condition):
         """Logits of the high tokens given all low tokens."""
         seen = resize_tokens(self.tokenizer.quantizers[0].lookup(low), self.tokenizer.tokens[1])
-        return self.high_network([ops.concatenate([self._known(high, band=1), seen], axis=-1), condition])
+        return self._logits(self.high_network([ops.concatenate([self._known(high, band=1), seen], axis=-1), condition]), band=1)
+
+    def _logits(self, hidden, band: int):
+        return self.code_logits[band](hidden, self.tokenizer.quantizers[band].codebook)
 
     def _known(self, tokens, band: int):
         """Code vectors of the known tokens, zero for the unknown, and a flag that tells them apart."""
@@ -202,17 +203,45 @@ class TokenPrior(Generator):
         return cls(keras.saving.deserialize_keras_object(config.pop("tokenizer")), **config)
 
 
-def _network(tokens: int, channels: int, codes: int, width: int, depth: int, heads: int, name: str) -> keras.Model:
-    """Token vectors `(tokens, channels)` and a class vector `(width,)` to logits `(tokens, codes)`."""
+@keras.saving.register_keras_serializable("ecgtf")
+class CodeLogits(layers.Layer):
+    """Logits of codes by scalar products with one vector a code: a free one, plus a function of where the code lies.
+
+    Codes that lie close together sound alike, and what is learned of one holds for its neighbours. Without the second part each
+    of the codes must be learned apart, which few records do not allow.
+
+    Args:
+        width: Channels of what comes in.
+        codes: Number of codes.
+        dim: Dimension of a code.
+    """
+
+    def __init__(self, width: int, codes: int, dim: int, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+        self.free = self.add_weight(name="free", shape=(width, codes), initializer="glorot_uniform")
+        self.bias = self.add_weight(name="bias", shape=(codes,), initializer="zeros")
+        self.place = keras.Sequential([keras.Input((dim,)), layers.Dense(2 * width, activation="silu"), layers.Dense(width)])
+
+    def call(self, hidden, codebook):
+        """`(batch, tokens, width)` and the codebook `(codes, dim)` to `(batch, tokens, codes)`."""
+        codebook = ops.convert_to_tensor(codebook)
+        spread = ops.std(codebook, axis=0) + 1e-6
+        placed = self.place((codebook - ops.mean(codebook, axis=0)) / spread)
+        # the free part starts with variance 2 / (width + codes); so does, about, the placed part
+        vectors = self.free + 0.1 * ops.transpose(placed)
+        return ops.matmul(ops.cast(hidden, "float32"), vectors) + self.bias
+
+
+def _network(tokens: int, channels: int, width: int, depth: int, heads: int, name: str) -> keras.Model:
+    """Token vectors `(tokens, channels)` and a class vector `(width,)` to hidden vectors `(tokens, width)`."""
     vectors, condition = keras.Input((tokens, channels)), keras.Input((width,))
-    x = layers.Dense(width)(vectors)
+    bent = layers.Dense(width, use_bias=False)(layers.Dense(2 * width, activation="silu")(vectors))
+    x = layers.Add()([layers.Dense(width)(vectors), bent])
     # The class is a token of its own, in front, and is also added everywhere: rare classes are heard better so.
     token = layers.Reshape((1, width))(condition)
     x = layers.Concatenate(axis=1)([token, layers.Add()([x, token])])
     x = transformer(x, depth, heads)
-    x = layers.Cropping1D((1, 0))(x)
-    logits = layers.Dense(codes, dtype="float32")(x)
-    return keras.Model([vectors, condition], logits, name=name)
+    return keras.Model([vectors, condition], layers.Cropping1D((1, 0))(x), name=name)
 
 
 def _masked_cross_entropy(tokens, logits, masked):

@@ -1,4 +1,4 @@
-"""A plain pre-norm transformer over a row of tokens, with rotary positions (Su et al. 2021)."""
+"""A pre-norm transformer over a row of tokens, with rotary positions (Su et al. 2021) and a short convolution in each block."""
 
 from __future__ import annotations
 
@@ -58,10 +58,17 @@ class RotaryAttention(layers.Layer):
         return super().get_config() | {"heads": self.heads}
 
 
-def transformer(x, depth: int, heads: int):
-    """`depth` pre-norm blocks of attention and a SiLU network of four times the width, and a last normalisation."""
+def transformer(x, depth: int, heads: int, reach: int = 5):
+    """`depth` pre-norm blocks and a last normalisation.
+
+    A block is a depthwise convolution over `reach` tokens, attention, and a SiLU network of four times the width, each added to what
+    came in (after Gulati et al. 2020). The neighbours of a token tell most about it: the convolution sees them from the first step,
+    and leaves the beats further away to attention.
+    """
     width = x.shape[-1]
     for _ in range(depth):
+        y = layers.DepthwiseConv1D(reach, padding="same")(layers.LayerNormalization(epsilon=1e-5)(x))
+        x = layers.Add()([x, y])
         y = RotaryAttention(heads)(layers.LayerNormalization(epsilon=1e-5)(x))
         x = layers.Add()([x, y])
         y = layers.Dense(4 * width, activation="silu")(layers.LayerNormalization(epsilon=1e-5)(x))
