@@ -64,12 +64,15 @@ def newest_run(given: Path | None, command: str) -> Path:
 
 
 def only_report(given: Path | None) -> Path:
-    """The report folder given, or the only one in `reports/`.
+    """The report in the folder given, or in `reports/`: that folder itself, or the only report in one of its folders.
 
     Raises:
         ValueError: if there is none, or several.
     """
-    return given or _only([path.parent for path in REPORTS.glob("*/closeness.json")], "report", "its folder", "ecgtf evaluate")
+    if given is not None and not any(given.glob("*/closeness.json")):
+        return given
+    found = sorted(path.parent for path in (given or REPORTS).rglob("closeness.json"))
+    return _only(found, "report", "its folder", "ecgtf evaluate")
 
 
 def _data_sets(synthetic: bool) -> list[Path]:

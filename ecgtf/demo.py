@@ -6,10 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
-from ecgtf.classifiers.metrics import metrics_table
 from ecgtf.classifiers.transfer import finetune
 from ecgtf.closeness.evaluate import evaluate
 from ecgtf.data_prep.prepare import prepare
+from ecgtf.report.page import Section, add_sections
 from ecgtf.synthesis import generate
 from ecgtf.train_generator import train_vqvae
 
@@ -24,7 +24,7 @@ REAL_FRACTION = 0.2
 def demo(out: str | Path = "reports/demo", *, seed: int = 0, overwrite: bool = False, quiet: bool = False) -> Path:
     """Simulates a collection, trains a small Time-VQVAE on it, draws from it, fine-tunes a classifier and writes the report.
 
-    Everything lies in `out`: the data sets in `data`, the runs in `runs`, the page `index.html` at the top.
+    Everything lies in `out`: the data sets in `data`, the runs in `runs`, the report in `report`.
 
     Args:
         out: Folder of the demo.
@@ -51,12 +51,23 @@ def demo(out: str | Path = "reports/demo", *, seed: int = 0, overwrite: bool = F
     generator = train_vqvae(real, runs / "vqvae", task=TASK, preset="tiny", steps=GENERATOR_STEPS, **shared)
     generate(generator.folder, synthetic, per_class=PER_CLASS, sampler_steps=SAMPLER_STEPS, **shared)
     tuned = finetune(real, runs / "finetuned", synthetic=synthetic, real_frac=REAL_FRACTION, task=TASK, preset="tiny", **shared)
-    evaluate(real, synthetic, task=TASK, preset="tiny", out=out / "closeness", **shared)
-    page = out / "index.html"
-    shutil.copyfile(out / "closeness" / "index.html", page)
-    scores = json.loads((tuned.folder / "metrics.json").read_text())["test"]
-    note = (
-        f"pre-trained on synthetic, fine-tuned on {REAL_FRACTION:.0%} of the real training records:\n{metrics_table(scores)}\n"
+    evaluate(real, synthetic, task=TASK, preset="tiny", out=out / "report", **shared)
+    return add_sections(out / "report", [_transfer(json.loads((tuned.folder / "metrics.json").read_text())["test"])])
+
+
+def _transfer(scores: dict) -> Section:
+    """The fine-tuned classifier's scores as a section of the page."""
+    rows = [
+        [name, entry["n"], *(_number(entry.get(score)) for score in ("auroc", "f1"))]
+        for name, entry in scores["per_class"].items()
+    ]
+    rows.append(["mean", scores["n"], *(_number(scores[score]["value"]) for score in ("macro_auroc", "macro_f1"))])
+    return Section(
+        "A classifier pre-trained on the synthetic records",
+        f"Fine-tuned on {REAL_FRACTION:.0%} of the real training records, tested on the held-out real ones.",
+        tables=[("Scores by class", ["class", "n", "AUROC", "F1"], rows)],
     )
-    (out / "finetuned.txt").write_text(note)
-    return page
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

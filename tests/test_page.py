@@ -10,7 +10,7 @@ import pytest
 
 from ecgtf.ecg import LEADS
 from ecgtf.report import figures
-from ecgtf.report.page import Section, _plot, rebuild, save_page
+from ecgtf.report.page import Section, _plot, add_sections, rebuild, save_page
 
 RNG = np.random.default_rng(0)
 METRIC = {
@@ -87,6 +87,15 @@ def page(tmp_path):
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "closeness.json").write_text(json.dumps(SUMMARY))
     return save_page(tmp_path / "report", title="A & B", sections=sections)
+
+
+def test_a_later_section_comes_last_and_nothing_else_changes(page):
+    before = page.read_text()
+    add_sections(page.parent, [Section("A later study", tables=[("scores", ["class", "AUROC"], [["SR", 0.9]])])])
+    after = page.read_text()
+    assert re.findall("<h2[^>]*>(.*?)</h2>", after) == ["Metrics", "Pictures", "Numbers", "A later study", "Provenance"]
+    without = after.replace(after[after.index("<h2>A later study") : after.index("<h2>Provenance")], "")
+    assert without.split() == before.split()
 
 
 def test_nothing_leaves_the_page(page):

@@ -54,17 +54,38 @@ def save_page(folder: str | Path, *, title: str, sections: Sequence[Section]) ->
         ValueError: if there is no `closeness.json`, or a broken one.
     """
     folder = Path(folder)
+    return _write_parts(folder, {"title": title, "sections": _drawn(folder, sections, first=0)})
+
+
+def add_sections(folder: str | Path, sections: Sequence[Section]) -> Path:
+    """Adds sections to the end of a report's page; returns the page.
+
+    Raises:
+        ValueError: if the folder holds no report, or a broken one.
+    """
+    folder = Path(folder)
+    content = _read(folder / PARTS)
+    content["sections"] += _drawn(folder, sections, first=len(content["sections"]))
+    return _write_parts(folder, content)
+
+
+def _drawn(folder: Path, sections: Sequence[Section], first: int) -> list[dict]:
+    """Sections as `page.json` keeps them, their figures saved; `first` is the number of the first one."""
     (folder / FIGURES).mkdir(parents=True, exist_ok=True)
     parts = []
-    for place, section in enumerate(sections):
+    for place, section in enumerate(sections, start=first):
         figures = []
         for number, (caption, alt, figure) in enumerate(section.figures):
             name = f"{place:02d}-{number:02d}.png"
             write_atomically(folder / FIGURES / name, figure_png(figure))
             figures.append({"file": name, "caption": caption, "alt": alt})
         parts.append(asdict(Section(section.heading, section.text, figures, list(section.tables))))
+    return parts
+
+
+def _write_parts(folder: Path, content: dict) -> Path:
     # Cells of tables may be NumPy numbers, which JSON does not know: they are shown as text anyway.
-    write_atomically(folder / PARTS, json.dumps({"title": title, "sections": parts}, indent=1, default=str))
+    write_atomically(folder / PARTS, json.dumps(content, indent=1, default=str))
     return rebuild(folder)
 
 
