@@ -43,7 +43,7 @@ def train_classifier(
     synthetic: Synthetic = None,
     synthetic_ratio: Annotated[float, typer.Option(min=0, help="Synthetic records for each real one.")] = 1.0,
     test_data: TestData = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/KIND]")] = None,
+    out: Annotated[Path | None, typer.Option(file_okay=False, help="Run folder. [default: runs/KIND]")] = None,
     task: TaskName = "rhythm7",
     preset: Preset = "small",
     steps: Steps = None,
@@ -100,7 +100,7 @@ def finetune(
         bool, typer.Option("--scratch", help="No pre-training: the baseline that a transfer must beat.")
     ] = False,
     test_data: TestData = None,
-    out: Annotated[Path, typer.Option(help="Run folder.")] = defaults.RUNS / "finetuned",
+    out: Annotated[Path, typer.Option(file_okay=False, help="Run folder.")] = defaults.RUNS / "finetuned",
     kind: Annotated[str, typer.Option(help="Network: resnet1d.")] = "resnet1d",
     task: TaskName = "rhythm7",
     preset: Preset = "small",

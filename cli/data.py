@@ -13,7 +13,7 @@ from ecgtf.cli.options import Debug, Json, Overwrite, Quiet, Seed, TaskName, say
 
 
 def simulate(
-    out: Annotated[Path, typer.Argument(help="Folder to write.")] = Path("data/simulated-wfdb"),
+    out: Annotated[Path, typer.Argument(file_okay=False, help="Folder to write.")] = Path("data/simulated-wfdb"),
     records: Annotated[int, typer.Option(min=1, help="How many.")] = 100,
     rate: Annotated[float, typer.Option(help="Samples per second.")] = 500,
     seconds: Annotated[float, typer.Option(help="Length of a record.")] = 10.0,
@@ -38,7 +38,7 @@ def simulate(
 def prepare(
     source: Annotated[str | None, typer.Argument(help="ptbxl or wfdb; without it, simulated ECGs.")] = None,
     root: Annotated[Path | None, typer.Argument(metavar="INPUT", help="Folder of the collection.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Data set to write. [default: data/SOURCE]")] = None,
+    out: Annotated[Path | None, typer.Option(file_okay=False, help="Data set to write. [default: data/SOURCE]")] = None,
     rate: Annotated[float, typer.Option(help="Samples per second.")] = 100,
     seconds: Annotated[float, typer.Option(help="Length of every record.")] = 10.0,
     leads: Annotated[

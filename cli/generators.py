@@ -33,7 +33,7 @@ KINDS = ("vqvae",)
 def train_generator(
     kind: Annotated[str, typer.Argument(help="Which generator: vqvae.")] = "vqvae",
     data: Data = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/KIND]")] = None,
+    out: Annotated[Path | None, typer.Option(file_okay=False, help="Run folder. [default: runs/KIND]")] = None,
     task: TaskName = "rhythm7",
     preset: Annotated[str, typer.Option(help="tiny, small (2 cores), base (one GPU) or paper.")] = "small",
     steps: Annotated[str | None, typer.Option(help="Steps of the stages, such as 600,900. [default: the preset's]")] = None,

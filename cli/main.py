@@ -26,7 +26,9 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except Exception as error:  # TensorFlow's errors share no other base class
-            if isinstance(error, typer.Abort) or hasattr(error, "exit_code"):  # Typer's own: --help, a wrong option
+            if hasattr(error, "format_message"):  # a wrong option: Typer would print its usage too
+                _tell(ValueError(f"{error.format_message()} See: ecgtf {ctx.invoked_subcommand} --help"), 2)
+            if isinstance(error, typer.Abort) or hasattr(error, "exit_code"):  # Typer's own, such as --help
                 raise
             _tell(error, 2 if isinstance(error, ValueError) else 1)
         except KeyboardInterrupt as error:

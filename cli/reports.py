@@ -18,7 +18,7 @@ def evaluate(
     synthetic: Annotated[
         list[Path] | None, typer.Option("--synthetic", help="Synthetic set. [default: the only one in data/]")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Report folder.")] = defaults.REPORTS / "closeness",
+    out: Annotated[Path, typer.Option(file_okay=False, help="Report folder.")] = defaults.REPORTS / "closeness",
     task: Annotated[str | None, typer.Option(help="What the classes are. [default: the generator's task]")] = None,
     groups: Annotated[
         str | None, typer.Option(help="Some of distribution,temporal,physiology,utility,privacy. [default: all]")
@@ -69,7 +69,7 @@ def report(
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Report folder.")] = defaults.REPORTS / "demo",
+    out: Annotated[Path, typer.Option(file_okay=False, help="Report folder.")] = defaults.REPORTS / "demo",
     seed: Seed = 0,
     overwrite: Overwrite = False,
     quiet: Quiet = False,

@@ -92,11 +92,14 @@ class Averages(keras.callbacks.Callback):
 
 
 class Best(keras.callbacks.Callback):
-    """Keeps the weights with the best value of one logged number, in files, so that a resumed run knows them too."""
+    """Keeps the weights with the best value of one logged number, in files, so that a resumed run knows them too.
 
-    def __init__(self, folder: Path, monitor: str, patience: int | None, done: int):
+    Only every `every` steps and at the last one: where time ran out must not decide which weights are compared.
+    """
+
+    def __init__(self, folder: Path, monitor: str, patience: int | None, every: int, steps: int, done: int):
         super().__init__()
-        self.monitor, self.patience = monitor, patience
+        self.monitor, self.patience, self.every, self.steps = monitor, patience, every, steps
         self.sign = -1.0 if "loss" in monitor else 1.0
         self.weights, self.note = folder / "best.npz", folder / "best.json"
         self.best: float | None = None
@@ -110,6 +113,8 @@ class Best(keras.callbacks.Callback):
         """Keeps the weights if they are the best so far, and ends the training when patience is over."""
         value = float(logs[self.monitor])
         step = int(self.model.optimizer.iterations.numpy())
+        if step % self.every and step != self.steps:
+            return
         if self.best is None or self.sign * value > self.sign * self.best:
             self.best, self.since = value, 0
             with replacing(self.weights, ".npz") as temporary:

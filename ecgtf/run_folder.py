@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -91,6 +92,11 @@ class Run:
             raise ValueError(f"{path} is damaged ({error}); train again with --overwrite") from error
 
     @property
+    def what(self) -> str:
+        """What made the run, in words."""
+        return f"a run of {self.config['command']}" if "command" in self.config else "no run: its config.json names no command"
+
+    @property
     def finished(self) -> bool:
         """Whether the training came to its end."""
         return bool(self.config.get("finished"))
@@ -117,11 +123,13 @@ class Run:
         """The model saved as `<name>.keras`.
 
         Raises:
-            ValueError: if the run has none yet.
+            ValueError: if the run has none yet, or a damaged one.
         """
         path = self.folder / f"{name}.keras"
         if not path.is_file():
             raise ValueError(f"{self.folder} holds no {path.name}: its training has not come to an end; go on with --resume")
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f"{path} is damaged; train again with --overwrite")
         return keras.models.load_model(path, compile=False)
 
     def write_trained_on(self, hashed_ids: Iterable[str]) -> None:

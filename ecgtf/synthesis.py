@@ -93,7 +93,7 @@ def load_run(folder: str | Path) -> TrainedGenerator:
     """
     run = Run.load(folder)
     if run.config.get("command") != "train-generator":
-        raise ValueError(f"{folder} is a run of {run.config.get('command')}; expected a run of train-generator")
+        raise ValueError(f"{folder} is {run.what}; expected a run of train-generator")
     return TrainedGenerator(run)
 
 
@@ -153,7 +153,11 @@ def generate(
         raise ValueError(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
     if sampler_steps is not None and (len(sampler_steps) != 2 or min(sampler_steps) < 1):
         raise ValueError(f"expected decoding steps of the two stages such as 32,16, received {sampler_steps}")
-    if temperature is not None and (len(temperature) != 2 or min(temperature) < 0):
+    if guidance is not None and not 0 <= guidance < np.inf:
+        raise ValueError(f"expected a guidance weight of 0 or more, received {guidance}")
+    if sharpness is not None and not 0 < sharpness < np.inf:
+        raise ValueError(f"expected a sharpness above 0, received {sharpness}")
+    if temperature is not None and (len(temperature) != 2 or not all(0 <= value < np.inf for value in temperature)):
         raise ValueError(f"expected decoding temperatures of the two stages such as 4,0, received {temperature}")
     generator = load_run(run)
     generator.batch_size = batch_size
@@ -252,14 +256,25 @@ def _fresh(out: Path, format: str, overwrite: bool) -> Path:
             raise ValueError(f"{out} is there already; use --overwrite to replace it, or name another --out")
         out.parent.mkdir(parents=True, exist_ok=True)
         return out
+    if out.is_file():
+        raise ValueError(f"{out} is a file; expected a folder, or --format npz")
     if out.exists() and any(out.iterdir()):
         if not overwrite and not _unfinished(out):
             raise ValueError(f"{out} is not empty; use --overwrite to replace it, or name another --out")
-        if overwrite and format == "tfrecord" and not _unfinished(out):
-            read_manifest(out)  # never delete a folder that is no data set
+        _check_replaceable(out, format)
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     return out
+
+
+def _check_replaceable(out: Path, format: str) -> None:
+    """Never deletes a folder that `generate` did not write."""
+    if format == "wfdb":
+        others = [path.name for path in sorted(out.iterdir()) if path.suffix not in (".hea", ".dat")]
+        if others:
+            raise ValueError(f"{out} holds {others[0]}, which is no WFDB record; it is left as it is: name another --out")
+    elif not _unfinished(out):
+        read_manifest(out)
 
 
 def _unfinished(out: Path) -> bool:

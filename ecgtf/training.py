@@ -109,14 +109,14 @@ def fit(
     if resume and manager.latest_checkpoint:
         checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
     done = int(model.optimizer.iterations.numpy())
-    best = Best(run.folder / "checkpoints" / stage, monitor, patience, done) if monitor else None
+    every = min(checkpoint_every, steps)
+    best = Best(run.folder / "checkpoints" / stage, monitor, patience, every, steps, done) if monitor else None
     if done >= steps:
         model.optimizer.finalize_variable_values(model.trainable_variables)
         if best:
             best.restore(model)
         return done
 
-    every = min(checkpoint_every, steps)
     report = Report(run, stage, steps, batch_size, done, pictures, quiet)
     order = [
         Guard(stage, steps, max_minutes),
@@ -127,16 +127,20 @@ def fit(
         *([best] if best else []),
     ]
     with report.progress:
-        model.fit(
-            stream_from(done),
-            steps_per_epoch=every,
-            initial_epoch=done // every,
-            epochs=-(-steps // every),
-            validation_data=validation,
-            callbacks=order,
-            shuffle=False,
-            verbose=0,
-        )
+        model.stop_training = False
+        while not model.stop_training:
+            late = done % every  # after a stop between checkpoints, a short epoch leads back to them
+            model.fit(
+                stream_from(done),
+                steps_per_epoch=every - late,
+                initial_epoch=done // every,
+                epochs=done // every + 1 if late else -(-steps // every),
+                validation_data=validation,
+                callbacks=order,
+                shuffle=False,
+                verbose=0,
+            )
+            done = int(model.optimizer.iterations.numpy())
     if best:
         best.restore(model)
-    return int(model.optimizer.iterations.numpy())
+    return done

@@ -125,6 +125,8 @@ def test_several_candidates_are_listed(chain, monkeypatch, tmp_path):
         (["train-generator", "vqvae", "--steps", "many"], "such as 600,900"),
         (["plot", "nowhere"], "nowhere"),
         (["report"], "no report"),
+        (["info", "--wrong"], "See: ecgtf info --help"),
+        (["evaluate", "--max-records", "3"], "See: ecgtf evaluate --help"),
     ],
 )
 def test_bad_words_are_refused_in_an_empty_folder(words, says, tmp_path, monkeypatch):
@@ -133,6 +135,24 @@ def test_bad_words_are_refused_in_an_empty_folder(words, says, tmp_path, monkeyp
         words = [*words, "--data", "nowhere"]
     assert says in refused(*words)
     assert not list(tmp_path.rglob("dataset.json"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["simulate"],
+        ["prepare", "--out"],
+        ["train-generator", "vqvae", "--out"],
+        ["train-classifier", "--out"],
+        ["finetune", "--out"],
+        ["evaluate", "--out"],
+        ["demo", "--out"],
+    ],
+)
+def test_a_file_is_never_taken_for_a_folder_to_write(words, tmp_path):
+    (tmp_path / "taken").write_text("precious")
+    assert "is a file" in refused(*words, tmp_path / "taken")
+    assert (tmp_path / "taken").read_text() == "precious"
 
 
 def record(folder: Path, name: str, signal: np.ndarray | None = None, leads=LEADS) -> Path:

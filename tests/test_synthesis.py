@@ -104,6 +104,11 @@ def test_what_is_there_is_not_overwritten_unasked(run, small_dataset, tmp_path):
     (tmp_path / "notes" / "thesis.txt").write_text("precious")
     with pytest.raises(ValueError, match="no data set"):
         generate(run, tmp_path / "notes", per_class=1, overwrite=True, **FEW)
+    with pytest.raises(ValueError, match="which is no WFDB record"):
+        generate(run, tmp_path / "notes", per_class=1, format="wfdb", overwrite=True, **FEW)
+    with pytest.raises(ValueError, match="is a file"):
+        generate(run, tmp_path / "notes" / "thesis.txt", per_class=1, **FEW)
+    assert (tmp_path / "notes" / "thesis.txt").read_text() == "precious"
 
 
 def test_bad_requests_are_refused_in_one_line(run, small_dataset, tmp_path):
@@ -114,6 +119,9 @@ def test_bad_requests_are_refused_in_one_line(run, small_dataset, tmp_path):
         generator.generate()
     with pytest.raises(ValueError, match="tfrecord, wfdb, npz"):
         generate(run, tmp_path / "set", format="mp3")
+    for options in ({"guidance": np.nan}, {"guidance": -1.0}, {"sharpness": 0.0}, {"temperature": (np.inf, 1.0)}):
+        with pytest.raises(ValueError, match="expected a"):
+            generate(run, tmp_path / "set", **options)
     with pytest.raises(ValueError, match="not a run folder"):
         generate(small_dataset, tmp_path / "set")
     unfinished = Run.open(tmp_path / "unfinished", {"command": "train-generator"})

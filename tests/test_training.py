@@ -60,15 +60,20 @@ def test_training_stops_at_the_step_asked_for_and_logs_every_checkpoint(tmp_path
 
 @pytest.mark.parametrize("first", [10, 17])
 def test_a_stopped_and_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, first):
+    class TimeIsUp(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training |= int(self.model.optimizer.iterations) >= first
+
+    validation = tf.data.Dataset.from_tensors((np.ones((4, 10, 2), "float32"), np.zeros((4, 1), "float32")))
+    shared = {"steps": 40, "checkpoint_every": 10, "validation": validation, "monitor": "val_loss", "quiet": True}
     whole = compiled_line()
-    fit(whole, line_stream, run=Run.open(tmp_path / "whole", {}), steps=40, checkpoint_every=10, monitor="loss", quiet=True)
+    fit(whole, line_stream, run=Run.open(tmp_path / "whole", {}), **shared)
 
     run = Run.open(tmp_path / "parts", {})
-    fit(compiled_line(), line_stream, run=run, steps=first, checkpoint_every=first, monitor="loss", quiet=True)
+    assert fit(compiled_line(), line_stream, run=run, callbacks=[TimeIsUp()], **shared) == first
     resumed = compiled_line()
-    fit(resumed, line_stream, run=run, steps=40, checkpoint_every=10, monitor="loss", resume=True, quiet=True)
-    if first == 10:  # the same checkpoints, so the same best weights
-        np.testing.assert_array_equal(resumed.slope.numpy(), whole.slope.numpy())
+    fit(resumed, line_stream, run=run, resume=True, **shared)
+    np.testing.assert_array_equal(resumed.slope.numpy(), whole.slope.numpy())
     np.testing.assert_array_equal(resumed.optimizer.variables[2].numpy(), whole.optimizer.variables[2].numpy())
 
 
@@ -198,6 +203,14 @@ def test_run_folders_refuse_what_would_lose_or_mix_work(tmp_path):
     with pytest.raises(ValueError, match="is damaged"):
         Run.load(run.folder)
     assert (tmp_path / "other" / "thesis.txt").exists()
+
+
+def test_a_cut_model_file_is_called_damaged(tmp_path):
+    run = Run.open(tmp_path / "run", {})
+    whole = run.save_model(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])).read_bytes()
+    (run.folder / "model.keras").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="is damaged; train again"):
+        run.load_model()
 
 
 def test_a_task_without_training_records_is_refused(tmp_path, small_dataset):

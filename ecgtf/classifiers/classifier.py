@@ -297,9 +297,8 @@ def load_classifier(run: str | Path | Run) -> keras.Model:
 def classifier_run(run: str | Path | Run) -> Run:
     """The run in a folder, if it is that of a finished classifier; raises as `load_classifier`."""
     run = run if isinstance(run, Run) else Run.load(run)
-    command = run.config.get("command")
-    if command not in ("train-classifier", "finetune"):
-        raise ValueError(f"{run.folder} is a run of {command}; expected a run of train-classifier or finetune")
+    if run.config.get("command") not in ("train-classifier", "finetune"):
+        raise ValueError(f"{run.folder} is {run.what}; expected a run of train-classifier or finetune")
     if not run.finished:
         raise ValueError(f"the training in {run.folder} has not come to its end; go on with --resume")
     return run
