@@ -99,7 +99,7 @@ def test_copies_of_training_records_are_reported(people):
     copies = np.concatenate([real + 0.005, fresh])
     rate = evaluate(real, copies.astype(np.float32), groups=["privacy"])["metrics"]["near_copy_rate"]
     assert 0.35 < rate["value"] < 0.5
-    assert rate["low"] > rate["floor"] == 0.01
+    assert rate["low"] > 0.1 >= rate["floor"]  # measured on the half of the held-out records that sets no threshold
 
 
 def test_a_generator_that_saw_held_out_records_is_refused(small_dataset, synthetic):

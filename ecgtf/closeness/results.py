@@ -134,10 +134,10 @@ class Results:
         return privacy.near_copies(synthetic, train, reference, self.comparison.rate), synthetic, train
 
     def near_copy_rate(self) -> dict:
-        """Share of near copies; the floor is the share that the threshold gives among held-out records."""
+        """Share of near copies; the floor is that of the half of the held-out records that set no threshold."""
         found, synthetic, _ = self.copies
         low, high = _binomial_interval(found.rate, len(synthetic))
-        return {"value": found.rate, "floor": privacy.PERCENTILE / 100, "low": low, "high": high}
+        return {"value": found.rate, "floor": found.floor, "low": low, "high": high}
 
     def share_closer_to_train(self) -> dict:
         """Share nearer (in features) to the training than to the held-out set, both of one size; the floor takes held-out records."""
