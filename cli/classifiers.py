@@ -11,6 +11,7 @@ import typer
 from ecgtf.cli import defaults
 from ecgtf.cli.options import (
     AllowEmpty,
+    Balance,
     BatchSize,
     Data,
     Debug,
@@ -20,21 +21,19 @@ from ecgtf.cli.options import (
     MaxMinutes,
     Overwrite,
     Precision,
+    Preset,
     Quiet,
     Resume,
+    RunFolder,
     Seed,
+    Steps,
+    Synthetic,
     TaskName,
+    TestData,
     say,
+    say_trained,
 )
 from ecgtf.cli.quiet import import_tensorflow
-
-Synthetic = Annotated[list[Path] | None, typer.Option("--synthetic", help="Synthetic data set; may be given several times.")]
-TestData = Annotated[
-    list[Path] | None, typer.Option("--test-data", help="Sets whose test split is tested on, instead of --data's.")
-]
-Preset = Annotated[str, typer.Option(help="tiny, small (2 cores), base (one GPU) or paper.")]
-Balance = Annotated[float, typer.Option(min=0, max=1, help="0: records as they are; 1: classes equally often.")]
-Steps = Annotated[int | None, typer.Option(min=1, help="Training steps. [default: the preset's]")]
 
 
 def train_classifier(
@@ -43,7 +42,7 @@ def train_classifier(
     synthetic: Synthetic = None,
     synthetic_ratio: Annotated[float, typer.Option(min=0, help="Synthetic records for each real one.")] = 1.0,
     test_data: TestData = None,
-    out: Annotated[Path | None, typer.Option(file_okay=False, help="Run folder. [default: runs/KIND]")] = None,
+    out: RunFolder = None,
     task: TaskName = "rhythm7",
     preset: Preset = "small",
     steps: Steps = None,
@@ -63,13 +62,15 @@ def train_classifier(
 ) -> None:
     """Train an arrhythmia classifier on real, synthetic or mixed data and test it on held-out records."""
     data = defaults.real_data(data)
+    out = out or defaults.RUNS / kind
+    already = resume and defaults.is_finished(out)
     import_tensorflow()
     from ecgtf.classifiers.classifier import train_classifier
 
     run = train_classifier(
         kind,
         data,
-        out or defaults.RUNS / kind,
+        out,
         synthetic=synthetic,
         synthetic_ratio=synthetic_ratio,
         test_data=test_data,
@@ -88,7 +89,7 @@ def train_classifier(
         seed=seed,
         quiet=quiet or json,
     )
-    _show(run.folder, json, quiet)
+    _show(run.folder, already, json, quiet)
 
 
 def finetune(
@@ -127,6 +128,7 @@ def finetune(
         raise ValueError("--scratch is without pre-training: leave --synthetic and --from out")
     if not (scratch or synthetic or from_run):
         synthetic = defaults.synthetic_data(None)
+    already = resume and defaults.is_finished(out)
     import_tensorflow()
     from ecgtf.classifiers.transfer import finetune
 
@@ -157,11 +159,11 @@ def finetune(
     )
     seen = run.config.get("seen_beyond_real_frac", 0)
     say(f"the synthetic data saw {seen} real training records beyond the share of {real_frac:g}", quiet or json)
-    _show(run.folder, json, quiet)
+    _show(run.folder, already, json, quiet)
 
 
-def _show(folder: Path, json: bool, quiet: bool) -> None:
-    """Prints the metrics of a run."""
+def _show(folder: Path, already: bool, json: bool, quiet: bool) -> None:
+    """Prints the metrics of a run; `already` as in `say_trained`."""
     content = defaults.read_json(folder / "metrics.json")
     if json:
         typer.echo(json_module.dumps(content, indent=1))
@@ -171,4 +173,4 @@ def _show(folder: Path, json: bool, quiet: bool) -> None:
     for title, key in (("before fine-tuning", "before"), ("test", "test")):
         if content.get(key):
             say(f"{title}: {metrics_table(content[key])}", quiet)
-    say(f"wrote {folder}; next: ecgtf evaluate", quiet)
+    say_trained(folder, "ecgtf evaluate", already=already, quiet=quiet)

@@ -155,4 +155,4 @@ def plot(
         signal, leads, rate = read_record(source)
         title = source.name
     save_ecg(out, signal, rate=rate, leads=leads, title=title)
-    say(f"wrote {out}", quiet)
+    say(f"wrote {out}; next: open it", quiet)

@@ -63,6 +63,11 @@ def newest_run(given: Path | None, command: str) -> Path:
     return max(found)[1]
 
 
+def is_finished(run: Path) -> bool:
+    """Whether the folder holds a training that came to its end."""
+    return bool(read_json(run / "config.json").get("finished"))
+
+
 def only_report(given: Path | None) -> Path:
     """The report in the folder given, or in `reports/`: that folder itself, or the only report in one of its folders.
 

@@ -10,6 +10,7 @@ import typer
 from ecgtf.cli import defaults
 from ecgtf.cli.options import (
     AllowEmpty,
+    Balance,
     BatchSize,
     Data,
     Debug,
@@ -18,12 +19,15 @@ from ecgtf.cli.options import (
     MaxMinutes,
     Overwrite,
     Precision,
+    Preset,
     Quiet,
     Resume,
+    RunFolder,
     Seed,
     TaskName,
     numbers,
     say,
+    say_trained,
 )
 from ecgtf.cli.quiet import import_tensorflow
 
@@ -33,15 +37,15 @@ KINDS = ("vqvae",)
 def train_generator(
     kind: Annotated[str, typer.Argument(help="Which generator: vqvae.")] = "vqvae",
     data: Data = None,
-    out: Annotated[Path | None, typer.Option(file_okay=False, help="Run folder. [default: runs/KIND]")] = None,
+    out: RunFolder = None,
     task: TaskName = "rhythm7",
-    preset: Annotated[str, typer.Option(help="tiny, small (2 cores), base (one GPU) or paper.")] = "small",
+    preset: Preset = "small",
     steps: Annotated[str | None, typer.Option(help="Steps of the stages, such as 600,900. [default: the preset's]")] = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     precision: Precision = "float32",
     leads: Annotated[str, typer.Option(help="independent (8 modelled, 4 derived exactly) or all.")] = "independent",
-    balance: Annotated[float, typer.Option(min=0, max=1, help="0: records as they are; 1: classes equally often.")] = 0.5,
+    balance: Balance = 0.5,
     devices: Devices = None,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 200,
     max_minutes: MaxMinutes = None,
@@ -57,10 +61,7 @@ def train_generator(
         raise ValueError(f"unknown generator {kind!r}; expected one of {', '.join(KINDS)}")
     data = defaults.real_data(data)
     out = out or defaults.RUNS / kind
-    say(f"watch it: tensorboard --logdir {out / 'tensorboard'}", quiet)
-    if resume and _finished(out):
-        say(f"{out} is finished already; nothing to do", quiet)
-        return
+    already = resume and defaults.is_finished(out)
     import_tensorflow()
     from ecgtf.train_generator import train_vqvae
 
@@ -84,7 +85,7 @@ def train_generator(
         allow_empty=allow_empty,
         quiet=quiet,
     )
-    say(f"wrote {out}; next: ecgtf generate --run {out}", quiet)
+    say_trained(out, f"ecgtf generate --run {out}", already=already, quiet=quiet)
 
 
 def generate(
@@ -126,7 +127,3 @@ def generate(
         quiet=quiet,
     )
     say(f"wrote {written}; next: ecgtf finetune --real-frac 0.2", quiet)
-
-
-def _finished(out: Path) -> bool:
-    return bool(defaults.read_json(out / "config.json").get("finished"))

@@ -11,6 +11,9 @@ from typer.core import TyperGroup
 
 from ecgtf.cli import classifiers, data, generators, reports
 
+FILE_FOR_FOLDER = (NotADirectoryError, FileExistsError)
+"""What the system says of a folder to be made at, or below, a file."""
+
 
 class Commands(TyperGroup):
     """The commands in the order of the work; a wrong input is one line and exit code 2, a failure one line and exit code 1."""
@@ -30,7 +33,7 @@ class Commands(TyperGroup):
                 _tell(ValueError(f"{error.format_message()} See: ecgtf {ctx.invoked_subcommand} --help"), 2)
             if isinstance(error, typer.Abort) or hasattr(error, "exit_code"):  # Typer's own, such as --help
                 raise
-            _tell(error, 2 if isinstance(error, ValueError) else 1)
+            _tell(error, 2 if isinstance(error, (ValueError, *FILE_FOR_FOLDER)) else 1)
         except KeyboardInterrupt as error:
             typer.echo("stopped; a training goes on with --resume, prepare when it is called again", err=True)
             raise typer.Exit(130) from error
@@ -40,6 +43,8 @@ def _tell(error: BaseException, code: int) -> None:
     if "--debug" in sys.argv:
         traceback.print_exception(error)
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, FILE_FOR_FOLDER):
+        text = f"{error.filename}: a file stands where a folder is expected; name another place"
     typer.echo(f"error: {text}", err=True)
     raise typer.Exit(code) from error
 

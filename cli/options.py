@@ -19,6 +19,14 @@ Data = Annotated[
     typer.Option("--data", help="Real data set; may be given several times. [default: the only one in data/]"),
 ]
 TaskName = Annotated[str, typer.Option("--task", help="What the classes are: rhythm4, rhythm7, rhythm12 or superclass.")]
+Synthetic = Annotated[list[Path] | None, typer.Option("--synthetic", help="Synthetic data set; may be given several times.")]
+TestData = Annotated[
+    list[Path] | None, typer.Option("--test-data", help="Sets whose test split is tested on, instead of --data's.")
+]
+RunFolder = Annotated[Path | None, typer.Option("--out", file_okay=False, help="Run folder. [default: runs/KIND]")]
+Preset = Annotated[str, typer.Option(help="tiny, small (2 cores), base (one GPU) or paper.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Training steps. [default: the preset's]")]
+Balance = Annotated[float, typer.Option(min=0, max=1, help="0: records as they are; 1: classes equally often.")]
 Devices = Annotated[int | None, typer.Option(min=1, help="GPUs to train on, or logical CPU devices where there is none.")]
 Precision = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 MaxMinutes = Annotated[float | None, typer.Option(help="End the training early and cleanly after this time.")]
@@ -44,3 +52,9 @@ def say(text: str, quiet: bool = False) -> None:
     """Prints a line unless `quiet`."""
     if not quiet:
         typer.echo(text)
+
+
+def say_trained(folder: Path, following: str, *, already: bool, quiet: bool) -> None:
+    """Says how a training ended and what to run next; `already` when its run was finished before the command was called."""
+    say(f"see its losses: tensorboard --logdir {folder / 'tensorboard'}", quiet)
+    say(f"{folder} is finished already; nothing to do" if already else f"wrote {folder}; next: {following}", quiet)

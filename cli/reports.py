@@ -52,7 +52,7 @@ def evaluate(
         quiet=quiet or json,
     )
     typer.echo(json_module.dumps(content, indent=1) if json else metrics_table(content))
-    say(f"wrote {out / 'index.html'}", quiet or json)
+    _say_page(out / "index.html", quiet or json)
 
 
 def report(
@@ -65,7 +65,7 @@ def report(
     """Write the HTML page of a report again from its saved figures."""
     from ecgtf.report.page import rebuild
 
-    say(f"wrote {rebuild(defaults.only_report(folder))}", quiet)
+    _say_page(rebuild(defaults.only_report(folder)), quiet)
 
 
 def demo(
@@ -79,4 +79,8 @@ def demo(
     import_tensorflow()
     from ecgtf.demo import demo
 
-    say(f"wrote {demo(out, seed=seed, overwrite=overwrite, quiet=quiet)}", quiet)
+    _say_page(demo(out, seed=seed, overwrite=overwrite, quiet=quiet), quiet)
+
+
+def _say_page(page: Path, quiet: bool) -> None:
+    say(f"wrote {page}; next: open it in a browser", quiet)

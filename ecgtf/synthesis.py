@@ -34,6 +34,9 @@ class TrainedGenerator:
     def __init__(self, run: Run, batch_size: int = 64):
         self.run = run
         self.model: TokenPrior = run.load_model()
+        missing = [name for name in ("kind", "task", "classes", "sampling", "versions") if name not in run.config]
+        if missing:
+            raise ValueError(f"{run.folder / 'config.json'} is damaged (no {', '.join(missing)}); train again with --overwrite")
         self.task = get_task(run.config["task"])
         self.classes = tuple(run.config["classes"])
         self.defaults = dict(run.config["sampling"])

@@ -1,6 +1,7 @@
 """The command line: the chain without arguments in an empty folder, and bad input told in one line."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ from ecgtf.ecg import LEADS
 from ecgtf.wfdb_io import write_record
 
 TINY_TRAINING = ["--preset", "tiny", "--steps", "4,4", "--batch-size", "8"]
+TRAIN_GENERATOR = ["train-generator", "vqvae", *TINY_TRAINING]
+TRAIN_CLASSIFIER = ["train-classifier", "resnet1d", "--preset", "tiny", "--steps", "4"]
+FINETUNE = ["finetune", "--real-frac", "0.5", "--preset", "tiny", "--steps", "4", "--pretrain-steps", "4"]
 
 
 def call(*words) -> tuple[int, str, str]:
@@ -24,11 +28,12 @@ def call(*words) -> tuple[int, str, str]:
 
 def refused(*words) -> str:
     """The one line of an error for which the exit code is 2."""
-    code, _, err = call(*words)
+    code, out, err = call(*words)
     lines = [line for line in err.splitlines() if not line.startswith(("preparing", "training"))]
     assert code == 2, (code, err)
     assert len(lines) == 1, lines
     assert lines[0].startswith("error: ")
+    assert out == ""  # nothing is announced that does not come
     return lines[0]
 
 
@@ -42,15 +47,15 @@ def chain(tmp_path_factory):
         for name, words in {
             "prepare": ["--limit", "140"],
             "info": ["--json", "--verify"],
-            "train-generator": ["vqvae", *TINY_TRAINING],
+            "train-generator": TRAIN_GENERATOR[1:],
             "generate": ["--per-class", "10", "--sampler-steps", "2,2"],
-            "finetune": ["--real-frac", "0.5", "--preset", "tiny", "--steps", "4", "--pretrain-steps", "4"],
-            "train-classifier": ["resnet1d", "--preset", "tiny", "--steps", "4", "--json"],
+            "finetune": FINETUNE[1:],
+            "train-classifier": [*TRAIN_CLASSIFIER[1:], "--json"],
             "evaluate": ["--preset", "tiny"],
             "report": [],
             "plot": ["--out", "ecg.svg"],
         }.items():
-            quiet = [] if name in ("train-classifier", "info") else ["--quiet"]
+            quiet = ["--quiet"] if name in ("prepare", "generate") else []
             code, out, err = call(name, *words, *quiet)
             assert code == 0, (name, err)
             printed[name] = out
@@ -90,11 +95,59 @@ def test_json_is_what_design_promises(chain):
     }
 
 
-def test_a_finished_run_says_so_when_resumed(chain, monkeypatch):
+def test_every_command_of_the_tour_ends_with_what_comes_next(chain):
+    _, printed = chain
+    for name, last in {
+        "train-generator": "wrote runs/vqvae; next: ecgtf generate --run runs/vqvae",
+        "finetune": "wrote runs/finetuned; next: ecgtf evaluate",
+        "evaluate": "wrote reports/closeness/index.html; next: open it in a browser",
+        "report": "wrote reports/closeness/index.html; next: open it in a browser",
+        "plot": "wrote ecg.svg; next: open it",
+    }.items():
+        assert printed[name].splitlines()[-1] == last, name
+
+
+@pytest.mark.parametrize("words", [TRAIN_GENERATOR, FINETUNE, TRAIN_CLASSIFIER], ids=lambda words: words[0])
+def test_a_finished_run_says_so_when_resumed_and_takes_no_other_options(chain, monkeypatch, words):
     monkeypatch.chdir(chain[0])
-    code, out, _ = call("train-generator", "vqvae", *TINY_TRAINING, "--resume")
+    code, out, _ = call(*words, "--resume")
     assert code == 0
-    assert "finished already" in out
+    assert out.splitlines()[-1].endswith("is finished already; nothing to do")
+    assert "another configuration (seed: 0 there, 1 now)" in refused(*words, "--resume", "--seed", 1)
+
+
+@pytest.mark.parametrize("command", ["train-generator", "train-classifier", "finetune"])
+@pytest.mark.parametrize("option", ["--learning-rate", "--max-minutes"])
+def test_a_training_that_can_learn_nothing_is_refused(chain, monkeypatch, tmp_path, command, option):
+    monkeypatch.chdir(chain[0])
+    words = [command, *(["--scratch"] if command == "finetune" else []), "--out", tmp_path / "run"]
+    for value in ("0", "-1", "nan"):
+        assert f"above 0, received {float(value)}" in refused(*words, option, value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_run_is_called_so(chain, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for kind in ("vqvae", "resnet1d"):
+        shutil.copytree(chain[0] / "runs" / kind, kind, ignore=shutil.ignore_patterns("checkpoints", "tensorboard"))
+    generate = ["generate", "--run", "vqvae", "--out", "set"]
+    finetune = ["finetune", "--data", chain[0] / "data/simulated", "--from", "resnet1d", "--out", "tuned", "--preset", "tiny"]
+    config = json.loads(Path("vqvae/config.json").read_text())
+    for content, says in (
+        ("", "vqvae/config.json is damaged"),
+        ("{}", "vqvae is no run: its config.json names no command; expected a run of train-generator"),
+        (json.dumps({key: config[key] for key in config if key != "kind"}), "vqvae/config.json is damaged (no kind)"),
+    ):
+        Path("vqvae/config.json").write_text(content)
+        assert says in refused(*generate)
+    Path("resnet1d/config.json").write_text("{}")
+    assert "resnet1d is no run" in refused(*finetune)
+    for kind, words in (("vqvae", generate), ("resnet1d", finetune)):
+        Path(kind, "config.json").write_text((chain[0] / "runs" / kind / "config.json").read_text())
+        model = Path(kind, "model.keras")
+        model.write_bytes(model.read_bytes()[:5000])
+        assert f"{kind}/model.keras is damaged; train again with --overwrite" in refused(*words)
+    assert not Path("set").exists()
 
 
 def test_existing_output_is_not_touched_unasked(chain, monkeypatch):
@@ -116,6 +169,8 @@ def test_several_candidates_are_listed(chain, monkeypatch, tmp_path):
     [
         (["info"], "ecgtf prepare"),
         (["generate"], "no finished run of train-generator"),
+        (["generate", "--run", "nowhere", "--guidance", "nan"], "guidance weight of 0 or more, received nan"),
+        (["generate", "--run", "nowhere", "--guidance", "inf"], "guidance weight of 0 or more, received inf"),
         (["finetune", "--data", "nowhere"], "ecgtf generate"),
         (["finetune", "--data", "nowhere", "--scratch"], "nowhere"),
         (["prepare", "wfdb", "nowhere"], "nowhere"),
@@ -152,6 +207,15 @@ def test_bad_words_are_refused_in_an_empty_folder(words, says, tmp_path, monkeyp
 def test_a_file_is_never_taken_for_a_folder_to_write(words, tmp_path):
     (tmp_path / "taken").write_text("precious")
     assert "is a file" in refused(*words, tmp_path / "taken")
+    assert (tmp_path / "taken").read_text() == "precious"
+
+
+def test_generate_takes_no_file_for_a_folder_and_no_command_writes_below_one(chain, monkeypatch, tmp_path):
+    monkeypatch.chdir(chain[0])
+    (tmp_path / "taken").write_text("precious")
+    assert "taken is a file; expected a folder" in refused("generate", "--out", tmp_path / "taken")
+    for words in (["simulate"], ["prepare", "--out"], ["generate", "--out"], [*TRAIN_GENERATOR, "--out"]):
+        assert "a file stands where a folder is expected" in refused(*words, tmp_path / "taken" / "below"), words
     assert (tmp_path / "taken").read_text() == "precious"
 
 

@@ -119,6 +119,7 @@ def train_classifier(
     """
     task = get_task(task)
     check_kind(kind, preset)
+    check_limits(learning_rate, max_minutes)
     settings = PRESETS[preset] | {
         name: value for name, value in (("batch_size", batch_size), ("learning_rate", learning_rate)) if value is not None
     }
@@ -336,6 +337,14 @@ def check_training(steps: int, batch_size: int, balance: float, class_weights: s
         raise ValueError(f"expected a balance between 0 and 1, received {balance}")
     if class_weights not in (None, "balanced"):
         raise ValueError(f"class_weights must be 'balanced' or None, received {class_weights!r}")
+
+
+def check_limits(learning_rate: float | None, max_minutes: float | None) -> None:
+    """Refuses a peak learning rate and a time in which nothing is learnt; None stands for the preset's and for no end."""
+    if learning_rate is not None and not 0 < learning_rate < np.inf:
+        raise ValueError(f"expected a learning rate above 0, received {learning_rate}")
+    if max_minutes is not None and not max_minutes > 0:
+        raise ValueError(f"expected max_minutes above 0, received {max_minutes}")
 
 
 def signature(manifest: Manifest, task: Task) -> dict:

@@ -10,6 +10,7 @@ import keras
 from ecgtf.classifiers.classifier import (
     PRESETS,
     check_kind,
+    check_limits,
     check_training,
     classifier_run,
     fit_classifier,
@@ -108,6 +109,7 @@ def finetune(
     """
     task = get_task(task)
     check_kind(kind, preset)
+    check_limits(learning_rate, max_minutes)
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}; expected one of {', '.join(MODES)}")
     if synthetic is not None and from_run is not None:

@@ -85,7 +85,7 @@ def _waveforms(results: Results) -> Section | None:
             ),
             (
                 "Autocorrelation by lead.",
-                "Autocorrelation of real and synthetic records in each lead up to 0.64 s at 100 Hz",
+                f"Autocorrelation of real and synthetic records in each lead up to {lags[-1]:.2f} s",
                 figures.autocorrelation_figure(lags, real_acf, made_acf, comparison.leads),
             ),
         ],

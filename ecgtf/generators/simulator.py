@@ -220,9 +220,9 @@ def _check_replaceable(out: Path, overwrite: bool) -> None:
     if not any(out.iterdir()):
         return
     if not (out / SETTINGS_FILE).is_file():
-        raise ValueError(f"{out} is not empty and holds no simulated collection; choose another folder")
+        raise ValueError(f"{out} is not empty and holds no simulated collection; name another folder")
     if not overwrite:
-        raise ValueError(f"{out} holds a simulated collection already; use --overwrite to replace it, or choose another folder")
+        raise ValueError(f"{out} holds a simulated collection already; use --overwrite to replace it, or name another folder")
 
 
 def _write_block(block: tuple[Path, range, int, float, float, Sequence[str]]) -> int:
