@@ -120,7 +120,7 @@ def test_bad_requests_are_refused_in_one_line(run, small_dataset, tmp_path):
     with pytest.raises(ValueError, match="tfrecord, wfdb, npz"):
         generate(run, tmp_path / "set", format="mp3")
     for options in ({"guidance": np.nan}, {"guidance": -1.0}, {"sharpness": 0.0}, {"temperature": (np.inf, 1.0)}):
-        with pytest.raises(ValueError, match="expected (a|decoding)"):
+        with pytest.raises(ValueError, match=r"expected (a|decoding)"):
             generate(run, tmp_path / "set", **options)
     with pytest.raises(ValueError, match="not a run folder"):
         generate(small_dataset, tmp_path / "set")
