@@ -94,8 +94,14 @@ def generate(
     per_class: Annotated[int | None, typer.Option(min=1, help="Records of each class. [default: 100]")] = None,
     like: Annotated[str | None, typer.Option(help="Draw the labels of this split instead: data/X:train.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Weight of classifier-free guidance; 1 is none.")] = None,
-    sampler_steps: Annotated[str | None, typer.Option(help="Decoding steps of the stages, such as 32,16.")] = None,
-    temperature: Annotated[str | None, typer.Option(help="Decoding temperatures of the stages, such as 4,0.")] = None,
+    sampler_steps: Annotated[
+        str | None,
+        typer.Option(help="Decoding steps of low and high tokens, such as 32,16. Low ones drawn in time take a step each."),
+    ] = None,
+    temperature: Annotated[
+        str | None,
+        typer.Option(help="Decoding temperatures of low and high tokens, such as 4,0. Low ones drawn in time have none."),
+    ] = None,
     sharpness: Annotated[float | None, typer.Option(help="Factor on the logits; above 1 draws likelier tokens.")] = None,
     format: Annotated[str, typer.Option(help="tfrecord, wfdb or npz.")] = "tfrecord",
     batch_size: Annotated[int, typer.Option(min=1, help="Records drawn at once.")] = 64,

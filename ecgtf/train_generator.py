@@ -44,7 +44,7 @@ PRESETS = {
     ),
     "paper": Preset(
         {"width": 128, "depth": 2, "decay": 0.8, "commitment": 1.0, "reset_below": 0.0},
-        {"width": 128, "depth": (4, 1), "heads": 2, "mask_convention": "known"},
+        {"width": 128, "depth": (4, 1), "heads": 2, "mask_convention": "known", "causal": False},
         (20_000, 40_000),
         32,
         (1e-3, 1e-3),

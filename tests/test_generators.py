@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from ecgtf.ecg import INDEPENDENT_LEADS, LEADS, lead_matrix
 from ecgtf.generators.time_vqvae import TimeVQVAE
-from ecgtf.generators.token_prior import CodeLogits, TokenPrior
+from ecgtf.generators.token_prior import CodeLogits, TokenNetwork, TokenPrior
 
 
 def tokenizer(samples=200, leads=LEADS, **options) -> TimeVQVAE:
@@ -80,8 +80,9 @@ def test_a_saved_tokenizer_gives_the_same_tokens_and_signals(tmp_path, signals):
     np.testing.assert_array_equal(model.reconstruct(signals), loaded.reconstruct(signals))
 
 
-def test_a_saved_prior_draws_the_same_samples_for_the_same_seed(tmp_path):
-    model = prior(depth=(2, 1), mask_convention="known", token_drop=0.3, label_drop=0.5, clip_norm=2.0)
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_saved_prior_draws_the_same_samples_for_the_same_seed(tmp_path, causal):
+    model = prior(depth=(2, 1), mask_convention="known", token_drop=0.3, label_drop=0.5, clip_norm=2.0, causal=causal)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.get_config() == model.get_config()
@@ -91,12 +92,44 @@ def test_a_saved_prior_draws_the_same_samples_for_the_same_seed(tmp_path):
     assert np.abs(drawn - model.sample(label, tf.constant([6, 0]), guidance=1.5, steps=(4, 3))).max() > 0
 
 
-def test_guidance_of_one_is_the_conditional_model():
-    model = prior()
+@pytest.mark.parametrize("causal", [True, False])
+def test_guidance_of_one_is_the_conditional_model(causal):
+    model = prior(causal=causal)
     label, seed = tf.eye(3), tf.constant([5, 0])
     # 1 + 1e-7 goes through the guided path, with the null label in the same batch
     guided = model.sample(label, seed, guidance=1.0 + 1e-7, steps=(4, 3))
     np.testing.assert_allclose(guided, model.sample(label, seed, guidance=1.0, steps=(4, 3)), atol=1e-5)
+
+
+def test_a_causal_prior_tells_a_token_from_those_before_it_alone():
+    model = prior(depth=(2, 1))
+    rng = np.random.default_rng(0)
+    low, condition = rng.integers(32, size=(4, 25)).astype("int32"), model.condition(tf.eye(3)[:1])
+    condition = tf.repeat(condition, 4, axis=0)
+    logits = model.low_logits(low, condition).numpy()
+    changed = low.copy()
+    changed[:, 12:] = (low[:, 12:] + 7) % 32
+    after = model.low_logits(changed, condition).numpy()
+    np.testing.assert_allclose(after[:, :13], logits[:, :13], atol=1e-6)
+    assert np.abs(after[:, 13:] - logits[:, 13:]).max() > 1e-3
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("mixed_bfloat16", 0.1)])
+def test_stepping_through_a_row_gives_what_the_whole_row_gives(precision, tolerance):
+    keras.config.set_dtype_policy(precision)
+    try:
+        network = TokenNetwork(32, 3, 2, causal=True)
+        network.build((None, 25, 5), (None, 32))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert network.compute_dtype == precision.removeprefix("mixed_")
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(4, 25, 5)).astype("float32")
+    condition = rng.normal(size=(4, 32)).astype("float32")
+    state = network.empty_state(4)
+    for position in range(25):
+        hidden, state = network.step(vectors[:, position : position + 1], condition, position, state)
+        np.testing.assert_allclose(hidden[:, 0], network(vectors, condition)[:, position], atol=tolerance)
 
 
 def test_hidden_labels_are_the_null_vector_and_not_an_empty_label():

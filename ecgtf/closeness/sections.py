@@ -137,7 +137,7 @@ def _copies(results: Results) -> Section | None:
     pairs = [(made, real) for made, real, *_ in copies.pairs[:SHOWN]]  # nearest first
     text = (
         f"{copies.rate:.1%} of the synthetic records lie nearer to a training record than {PERCENTILE:g} % of the held-out real records "
-        "do, at any gain and small shift in time. Distances alone do not show that data is anonymous."
+        "do, at any gain and a shift in time of up to 1 s. Distances alone do not show that data is anonymous."
     )
     pictures = []
     if pairs:

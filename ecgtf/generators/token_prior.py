@@ -1,5 +1,9 @@
-"""Time-VQVAE, stage 2: two bidirectional transformers that draw the low tokens of a class, and the high tokens given the low
-(Lee et al., AISTATS 2023; masked-token modelling after Chang et al., CVPR 2022)."""
+"""Time-VQVAE, stage 2: two transformers that draw the low tokens of a class, and the high tokens given the low (Lee et al.,
+AISTATS 2023; masked-token modelling after Chang et al., CVPR 2022).
+
+The low tokens hold the beats and so the rhythm. They are drawn one after the other by a causal transformer: when the next beat
+comes follows from the beats before it, and tokens drawn in parallel agree with their neighbours but not over ten seconds. The
+reference draws both in parallel (`causal=False`)."""
 
 from __future__ import annotations
 
@@ -10,9 +14,9 @@ import tensorflow as tf
 from keras import layers, ops
 
 from ecgtf.generators.base import Generator
-from ecgtf.generators.parallel_decoding import decode, guide, masked_share
+from ecgtf.generators.decoding import decode, decode_in_time, guide, masked_share
 from ecgtf.generators.time_vqvae import BANDS, TimeVQVAE, resize_tokens
-from ecgtf.generators.transformer import transformer
+from ecgtf.generators.transformer import Block
 
 
 @keras.saving.register_keras_serializable("ecgtf")
@@ -29,6 +33,7 @@ class TokenPrior(Generator):
         label_drop: Share of training records whose label is hidden (for classifier-free guidance).
         token_drop: Share of known tokens that are hidden in training without being asked for.
         mask_convention: `masked` (MaskGIT) or `known` (the Time-VQVAE reference): what the cosine is the share of.
+        causal: Whether the low tokens are drawn one after the other in time; False draws them in parallel, as the reference does.
     """
 
     term_names = ("loss", "low", "high")
@@ -45,6 +50,7 @@ class TokenPrior(Generator):
         label_drop: float = 0.2,
         token_drop: float = 0.1,
         mask_convention: str = "masked",
+        causal: bool = True,
         **kwargs,
     ):
         shared = {"leads", "samples", "sampling_rate", "scale", "model_leads"}
@@ -55,16 +61,18 @@ class TokenPrior(Generator):
         self.tokenizer.trainable = False
         self.classes, self.task = tuple(classes), task
         self.width, self.depth, self.heads = width, tuple(depth), heads
-        self.label_drop, self.token_drop, self.mask_convention = label_drop, token_drop, mask_convention
+        self.label_drop, self.token_drop = label_drop, token_drop
+        self.mask_convention, self.causal = mask_convention, causal
 
         # Label vector times embedding matrix serves one-hot and multi-hot labels; the null of guidance is a vector of its own.
         initializer = keras.initializers.RandomNormal(stddev=0.02, seed=self.seed)
         self.class_embedding = self.add_weight(name="class_embedding", shape=(len(classes), width), initializer=initializer)
         self.null_embedding = self.add_weight(name="null_embedding", shape=(width,), initializer=initializer)
-        self.low_network, self.high_network = (
-            _network(tokens, tokenizer.code_dim * (1 + band) + 1, width, blocks, heads, name=f"{BANDS[band]}_network")
-            for band, (tokens, blocks) in enumerate(zip(tokenizer.tokens, self.depth, strict=True))
-        )
+        self.networks = []
+        for band, (tokens, blocks) in enumerate(zip(tokenizer.tokens, self.depth, strict=True)):
+            network = TokenNetwork(width, blocks, heads, causal=causal and band == 0, name=f"{BANDS[band]}_network")
+            network.build((None, tokens, tokenizer.code_dim * (1 + band) + 1), (None, width))
+            self.networks.append(network)
         self.code_logits = [CodeLogits(width, codes, tokenizer.code_dim) for codes in tokenizer.codes]
 
     # -- networks -------------------------------------------------------------------------------------------------------------
@@ -75,13 +83,20 @@ class TokenPrior(Generator):
         return embedded if dropped is None else ops.where(dropped[:, None], self.null_embedding, embedded)
 
     def low_logits(self, low, condition):
-        """Logits of the low tokens `(batch, tokens, codes)`; a token equal to the number of codes is unknown."""
-        return self._logits(self.low_network([self._known(low, band=0), condition]), band=0)
+        """Logits of the low tokens `(batch, tokens, codes)`; a token equal to the number of codes is unknown.
+
+        Those of a causal prior at each position follow from the tokens before it.
+        """
+        vectors = self._known(low, band=0)
+        if self.causal:
+            vectors = ops.pad(vectors[:, :-1], [[0, 0], [1, 0], [0, 0]])
+        return self._logits(self.networks[0](vectors, condition), band=0)
 
     def high_logits(self, high, low, condition):
         """Logits of the high tokens given all low tokens."""
         seen = resize_tokens(self.tokenizer.quantizers[0].lookup(low), self.tokenizer.tokens[1])
-        return self._logits(self.high_network([ops.concatenate([self._known(high, band=1), seen], axis=-1), condition]), band=1)
+        vectors = ops.concatenate([self._known(high, band=1), seen], axis=-1)
+        return self._logits(self.networks[1](vectors, condition), band=1)
 
     def _logits(self, hidden, band: int):
         return self.code_logits[band](hidden, self.tokenizer.quantizers[band].codebook)
@@ -96,7 +111,7 @@ class TokenPrior(Generator):
     # -- training -------------------------------------------------------------------------------------------------------------
 
     def loss_terms(self, signal, label, seed, training: bool) -> dict:
-        """Cross-entropy (nats a token) on the masked low and high tokens."""
+        """Cross-entropy (nats a token) on the masked low and high tokens; of a causal prior, on all low tokens."""
         low, high = self.tokenizer.encode(signal)
         batch = ops.shape(low)[0]
 
@@ -108,16 +123,19 @@ class TokenPrior(Generator):
         rows = []
         for band, tokens in enumerate((low, high)):
             codes, length = self.tokenizer.codes[band], self.tokenizer.tokens[band]
-            share = masked_share(uniform(1 + 3 * band, (batch, 1)), self.mask_convention)
-            rank = ops.argsort(ops.argsort(uniform(2 + 3 * band, (batch, length)), axis=-1), axis=-1)
-            masked = ops.cast(rank, "float32") < ops.maximum(share * length, 1.0)
-            hidden = masked
+            if self.causal and band == 0:
+                masked = hidden = tf.zeros((batch, length), tf.bool)
+            else:
+                share = masked_share(uniform(1 + 3 * band, (batch, 1)), self.mask_convention)
+                rank = ops.argsort(ops.argsort(uniform(2 + 3 * band, (batch, length)), axis=-1), axis=-1)
+                masked = hidden = ops.cast(rank, "float32") < ops.maximum(share * length, 1.0)
             if training:
                 hidden = ops.logical_or(masked, uniform(3 + 3 * band, (batch, length)) < self.token_drop)
             rows.append((ops.where(hidden, codes, tokens), masked))
+        told = ops.ones_like(rows[0][1]) if self.causal else rows[0][1]
         terms = {
-            "low": _masked_cross_entropy(low, self.low_logits(rows[0][0], condition), rows[0][1]),
-            "high": _masked_cross_entropy(high, self.high_logits(rows[1][0], low, condition), rows[1][1]),
+            "low": _cross_entropy(low, self.low_logits(rows[0][0], condition), told),
+            "high": _cross_entropy(high, self.high_logits(rows[1][0], low, condition), rows[1][1]),
         }
         return {"loss": terms["low"] + terms["high"]} | terms
 
@@ -139,9 +157,9 @@ class TokenPrior(Generator):
             label: One-hot or multi-hot labels.
             seed: Seed of all draws.
             guidance: Weight w of classifier-free guidance; 1 is the plain conditional model and costs half.
-            steps: Decoding steps of the low and the high tokens.
+            steps: Decoding steps of the low and the high tokens. The low ones of a causal prior take a step each, whatever is given.
             temperature: Of the noise on the order in which the low and the high tokens are fixed: 0 goes by confidence, which favours
-                common tokens; a large value goes at random.
+                common tokens; a large value goes at random. The low ones of a causal prior are fixed in time.
             sharpness: Factor on the logits; above 1 draws likelier tokens.
         """
         batch = label.shape[0]
@@ -150,31 +168,41 @@ class TokenPrior(Generator):
             null = ops.broadcast_to(self.null_embedding, condition.shape)
             condition = ops.concatenate([condition, null], axis=0)
 
-        def guided(logits_of, tokens, *given):
-            if guidance == 1.0:
-                return sharpness * ops.cast(logits_of(tokens, *given, condition), "float32")
-            twice = [ops.concatenate([value, value], axis=0) for value in (tokens, *given)]
-            logits = ops.cast(logits_of(*twice, condition), "float32")
-            return sharpness * guide(logits[:batch], logits[batch:], guidance)
+        def twice(tokens):
+            return tokens if guidance == 1.0 else ops.concatenate([tokens, tokens], axis=0)
+
+        def guided(logits):
+            logits = ops.cast(logits, "float32")
+            return sharpness * (logits if guidance == 1.0 else guide(logits[:batch], logits[batch:], guidance))
 
         def uniform_of(band: int):
             def uniform(step, kind: int, shape):
-                place = tf.random.experimental.stateless_fold_in(seed, (band * 1000 + step) * 2 + kind)
+                place = tf.random.experimental.stateless_fold_in(seed, (band * 1_000_000 + step) * 2 + kind)
                 return tf.random.stateless_uniform(shape, place, minval=1e-7, maxval=1.0)
 
             return uniform
 
-        low = decode(
-            lambda tokens: guided(self.low_logits, tokens),
-            (batch, self.tokenizer.tokens[0]),
-            self.tokenizer.codes[0],
-            steps=steps[0],
-            temperature=temperature[0],
-            uniform=uniform_of(0),
-        )
+        def low_step(before, position, state):
+            vector = self._known(twice(before)[:, None], band=0)
+            hidden, state = self.networks[0].step(vector, condition, position, state)
+            return guided(self._logits(hidden, band=0))[:, 0], state
+
+        shapes = [(batch, tokens) for tokens in self.tokenizer.tokens]
+        if self.causal:
+            state = self.networks[0].empty_state(condition.shape[0])
+            low = decode_in_time(low_step, state, shapes[0], self.tokenizer.codes[0], uniform=uniform_of(0))
+        else:
+            low = decode(
+                lambda tokens: guided(self.low_logits(twice(tokens), condition)),
+                shapes[0],
+                self.tokenizer.codes[0],
+                steps=steps[0],
+                temperature=temperature[0],
+                uniform=uniform_of(0),
+            )
         high = decode(
-            lambda tokens: guided(self.high_logits, tokens, low),
-            (batch, self.tokenizer.tokens[1]),
+            lambda tokens: guided(self.high_logits(twice(tokens), twice(low), condition)),
+            shapes[1],
             self.tokenizer.codes[1],
             steps=steps[1],
             temperature=temperature[1],
@@ -195,12 +223,70 @@ class TokenPrior(Generator):
             "label_drop": self.label_drop,
             "token_drop": self.token_drop,
             "mask_convention": self.mask_convention,
+            "causal": self.causal,
         }
 
     @classmethod
     def from_config(cls, config):
         """Rebuilds the prior with its tokenizer."""
         return cls(keras.saving.deserialize_keras_object(config.pop("tokenizer")), **config)
+
+
+@keras.saving.register_keras_serializable("ecgtf")
+class TokenNetwork(layers.Layer):
+    """A transformer from token vectors `(batch, tokens, channels)` and a class vector `(batch, width)` to `(batch, tokens, width)`.
+
+    Args:
+        width: Channels of the transformer.
+        depth: Blocks.
+        heads: Attention heads.
+        causal: Whether a token is told from itself and earlier ones only. Otherwise all see all, and the class is also a token of
+            its own, in front, that they attend to.
+    """
+
+    def __init__(self, width: int, depth: int, heads: int, causal: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.causal = causal
+        self.straight = layers.Dense(width)
+        self.bent = keras.Sequential([layers.Dense(2 * width, activation="silu"), layers.Dense(width, use_bias=False)])
+        self.blocks = [Block(heads, causal=causal) for _ in range(depth)]
+        self.norm = layers.LayerNormalization(epsilon=1e-5)
+
+    def build(self, vectors_shape, condition_shape):
+        """Creates the parts."""
+        batch, length, _ = vectors_shape
+        inside = (batch, length if self.causal else length + 1, condition_shape[-1])
+        self.straight.build(vectors_shape)
+        self.bent.build(vectors_shape)
+        for layer in (*self.blocks, self.norm):
+            layer.build(inside)
+        self.built = True
+
+    def call(self, vectors, condition):
+        """All positions at once."""
+        token = condition[:, None]
+        x = self._enter(vectors) + token
+        if not self.causal:
+            x = ops.concatenate([token, x], axis=1)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x if self.causal else x[:, 1:])
+
+    def step(self, vector, condition, position, state):
+        """One position `(batch, 1, channels)` after the earlier ones, at the cost of one: what `call` gives there, and the new state."""
+        x = self._enter(vector) + ops.cast(condition, self.compute_dtype)[:, None]
+        states = []
+        for block, before in zip(self.blocks, state, strict=True):
+            x, after = block.step(x, position, before)
+            states.append(after)
+        return self.norm(x), states
+
+    def empty_state(self, batch: int) -> list:
+        """The state before the first step."""
+        return [block.empty_state(batch) for block in self.blocks]
+
+    def _enter(self, vectors):
+        return self.straight(vectors) + self.bent(vectors)
 
 
 @keras.saving.register_keras_serializable("ecgtf")
@@ -232,20 +318,8 @@ class CodeLogits(layers.Layer):
         return ops.matmul(ops.cast(hidden, "float32"), vectors) + self.bias
 
 
-def _network(tokens: int, channels: int, width: int, depth: int, heads: int, name: str) -> keras.Model:
-    """Token vectors `(tokens, channels)` and a class vector `(width,)` to hidden vectors `(tokens, width)`."""
-    vectors, condition = keras.Input((tokens, channels)), keras.Input((width,))
-    bent = layers.Dense(width, use_bias=False)(layers.Dense(2 * width, activation="silu")(vectors))
-    x = layers.Add()([layers.Dense(width)(vectors), bent])
-    # The class is a token of its own, in front, and is also added everywhere: rare classes are heard better so.
-    token = layers.Reshape((1, width))(condition)
-    x = layers.Concatenate(axis=1)([token, layers.Add()([x, token])])
-    x = transformer(x, depth, heads)
-    return keras.Model([vectors, condition], layers.Cropping1D((1, 0))(x), name=name)
-
-
-def _masked_cross_entropy(tokens, logits, masked):
-    """Mean cross-entropy over the masked positions of the batch."""
+def _cross_entropy(tokens, logits, told):
+    """Mean cross-entropy over the positions of the batch that are `told` apart from the others."""
     losses = ops.sparse_categorical_crossentropy(tokens, logits, from_logits=True)
-    weight = ops.cast(masked, "float32")
+    weight = ops.cast(told, "float32")
     return ops.sum(losses * weight) / ops.sum(weight)

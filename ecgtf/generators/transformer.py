@@ -15,11 +15,12 @@ class RotaryAttention(layers.Layer):
 
     Args:
         heads: Number of heads; must divide the width, by an even quotient.
+        causal: Whether a position sees itself and earlier ones only.
     """
 
-    def __init__(self, heads: int, **kwargs):
+    def __init__(self, heads: int, causal: bool = False, **kwargs):
         super().__init__(**kwargs)
-        self.heads = heads
+        self.heads, self.causal = heads, causal
 
     def build(self, input_shape):
         """Creates the projections and the rotation tables for `(batch, length, width)`."""
@@ -30,24 +31,46 @@ class RotaryAttention(layers.Layer):
         self.project.build(input_shape)
         self.out = layers.Dense(width, dtype=self.dtype_policy, name="out")
         self.out.build(input_shape)
-        size = width // self.heads
-        angles = np.arange(length)[:, None] * 1000.0 ** (-np.arange(0, size, 2) / size)
+        self.size = width // self.heads
+        angles = np.arange(length)[:, None] * 1000.0 ** (-np.arange(0, self.size, 2) / self.size)
         self._cos, self._sin = (np.concatenate([f(angles)] * 2, axis=-1).astype("float32") for f in (np.cos, np.sin))
+        self._later = np.triu(np.full((length, length), -1e9, "float32"), 1)
         self.built = True
 
     def call(self, x):
         """`(batch, length, width)` to the same shape."""
-        _, length, width = x.shape
-        size = width // self.heads
-        parts = ops.reshape(self.project(x), (-1, length, 3, self.heads, size))
-        q, k, v = (ops.transpose(parts[:, :, i], (0, 2, 1, 3)) for i in range(3))
-        scores = ops.matmul(self._rotate(q) * size**-0.5, ops.transpose(self._rotate(k), (0, 1, 3, 2)))
-        mixed = ops.matmul(ops.softmax(scores, axis=-1), v)
-        return self.out(ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (-1, length, width)))
+        q, k, v = self._parts(x)
+        scores = ops.matmul(_rotate(q, self._cos, self._sin) * self.size**-0.5, _transpose(_rotate(k, self._cos, self._sin)))
+        if self.causal:
+            scores = scores + ops.cast(self._later, scores.dtype)
+        return self._joined(ops.matmul(ops.softmax(scores, axis=-1), v))
 
-    def _rotate(self, x):
-        first, second = ops.split(x, 2, axis=-1)
-        return x * ops.cast(self._cos, x.dtype) + ops.concatenate([-second, first], axis=-1) * ops.cast(self._sin, x.dtype)
+    def step(self, x, position, state):
+        """One position `(batch, 1, width)` of a causal row; `state` holds the keys and values so far.
+
+        Returns:
+            What `call` gives at that position, and the new state.
+        """
+        q, k, v = self._parts(x)
+        cos, sin = (ops.convert_to_tensor(table)[position] for table in (self._cos, self._sin))
+        here = ops.equal(ops.arange(self._cos.shape[0]), position)[:, None]
+        keys, values = ops.where(here, _rotate(k, cos, sin), state[0]), ops.where(here, v, state[1])
+        scores = ops.matmul(_rotate(q, cos, sin) * self.size**-0.5, _transpose(keys))
+        scores = scores + ops.cast(ops.convert_to_tensor(self._later)[position], scores.dtype)
+        return self._joined(ops.matmul(ops.softmax(scores, axis=-1), values)), (keys, values)
+
+    def empty_state(self, batch: int):
+        """Keys and values before the first step."""
+        shape = (batch, self.heads, self._cos.shape[0], self.size)
+        return ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)
+
+    def _parts(self, x):
+        """Queries, keys and values `(batch, heads, length, size)`."""
+        parts = ops.reshape(self.project(x), (-1, x.shape[1], 3, self.heads, self.size))
+        return (ops.transpose(parts[:, :, i], (0, 2, 1, 3)) for i in range(3))
+
+    def _joined(self, mixed):
+        return self.out(ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (-1, mixed.shape[2], self.heads * self.size)))
 
     def compute_output_shape(self, input_shape):
         """The input's shape."""
@@ -55,22 +78,79 @@ class RotaryAttention(layers.Layer):
 
     def get_config(self) -> dict:
         """The arguments of `__init__`."""
-        return super().get_config() | {"heads": self.heads}
+        return super().get_config() | {"heads": self.heads, "causal": self.causal}
 
 
-def transformer(x, depth: int, heads: int, reach: int = 5):
-    """`depth` pre-norm blocks and a last normalisation.
+@keras.saving.register_keras_serializable("ecgtf")
+class Block(layers.Layer):
+    """A depthwise convolution over `reach` tokens, attention, and a SiLU network of four times the width, each after a layer
+    normalisation and added to what came in (after Gulati et al. 2020).
 
-    A block is a depthwise convolution over `reach` tokens, attention, and a SiLU network of four times the width, each added to what
-    came in (after Gulati et al. 2020). The neighbours of a token tell most about it: the convolution sees them from the first step,
-    and leaves the beats further away to attention.
+    The neighbours of a token tell most about it: the convolution sees them from the first step, and leaves the beats further away
+    to attention.
+
+    Args:
+        heads: Attention heads.
+        causal: Whether a position sees itself and earlier ones only; `step` then goes from position to position.
+        reach: Tokens the convolution sees.
     """
-    width = x.shape[-1]
-    for _ in range(depth):
-        y = layers.DepthwiseConv1D(reach, padding="same")(layers.LayerNormalization(epsilon=1e-5)(x))
-        x = layers.Add()([x, y])
-        y = RotaryAttention(heads)(layers.LayerNormalization(epsilon=1e-5)(x))
-        x = layers.Add()([x, y])
-        y = layers.Dense(4 * width, activation="silu")(layers.LayerNormalization(epsilon=1e-5)(x))
-        x = layers.Add()([x, layers.Dense(width)(y)])
-    return layers.LayerNormalization(epsilon=1e-5)(x)
+
+    def __init__(self, heads: int, *, causal: bool = False, reach: int = 5, **kwargs):
+        super().__init__(**kwargs)
+        self.heads, self.causal, self.reach = heads, causal, reach
+
+    def build(self, input_shape):
+        """Creates the parts for `(batch, length, width)`."""
+        width = input_shape[-1]
+        policy = {"dtype": self.dtype_policy}
+        self.norms = [layers.LayerNormalization(epsilon=1e-5, **policy) for _ in range(3)]
+        self.near = layers.DepthwiseConv1D(self.reach, **policy)
+        self.attention = RotaryAttention(self.heads, self.causal, **policy)
+        self.widen = layers.Dense(4 * width, activation="silu", **policy)
+        self.narrow = layers.Dense(width, **policy)
+        for layer in (*self.norms, self.near, self.attention, self.widen):
+            layer.build(input_shape)
+        self.narrow.build((*input_shape[:-1], 4 * width))
+        self.built = True
+
+    def call(self, x):
+        """`(batch, length, width)` to the same shape."""
+        before = self.reach - 1 if self.causal else (self.reach - 1) // 2
+        x = x + self.near(ops.pad(self.norms[0](x), [[0, 0], [before, self.reach - 1 - before], [0, 0]]))
+        x = x + self.attention(self.norms[1](x))
+        return x + self.narrow(self.widen(self.norms[2](x)))
+
+    def step(self, x, position, state):
+        """One position `(batch, 1, width)` of a causal row after the earlier ones, which `state` remembers.
+
+        Returns:
+            What `call` gives at that position, and the new state.
+        """
+        near, attended = state
+        near = ops.concatenate([near, self.norms[0](x)], axis=1)
+        x = x + self.near(near)
+        y, attended = self.attention.step(self.norms[1](x), position, attended)
+        x = x + y
+        return x + self.narrow(self.widen(self.norms[2](x))), (near[:, 1:], attended)
+
+    def empty_state(self, batch: int):
+        """The state before the first step."""
+        near = ops.zeros((batch, self.reach - 1, self.narrow.units), self.compute_dtype)
+        return near, self.attention.empty_state(batch)
+
+    def compute_output_shape(self, input_shape):
+        """The input's shape."""
+        return input_shape
+
+    def get_config(self) -> dict:
+        """The arguments of `__init__`."""
+        return super().get_config() | {"heads": self.heads, "causal": self.causal, "reach": self.reach}
+
+
+def _rotate(x, cos, sin):
+    first, second = ops.split(x, 2, axis=-1)
+    return x * ops.cast(cos, x.dtype) + ops.concatenate([-second, first], axis=-1) * ops.cast(sin, x.dtype)
+
+
+def _transpose(x):
+    return ops.transpose(x, (0, 1, 3, 2))

@@ -1,4 +1,5 @@
-"""Iterative parallel decoding of masked tokens (MaskGIT: Chang et al., CVPR 2022), as functions of the random numbers they use.
+"""Drawing rows of tokens: one after the other, or in parallel by iterative decoding of masked tokens (MaskGIT: Chang et al., CVPR
+2022), as functions of the random numbers they use.
 
 Decoding takes a function from tokens to logits, so it knows no network; its uniform draws are arguments, so it can be tested exactly.
 """
@@ -106,3 +107,26 @@ def decode(
 
     # A loop in the graph: the networks are traced once, however many steps there are.
     return ops.fori_loop(0, steps, body, ops.full(shape, codes, dtype="int32"))
+
+
+def decode_in_time(step_to_logits: Callable, state, shape: tuple[int, int], codes: int, *, uniform: Callable):
+    """Tokens `shape` = (batch, length) drawn one after the other, each given those before it.
+
+    Args:
+        step_to_logits: From the token before `(batch,)` (`codes` before the first), the position and the state to the logits
+            `(batch, codes)` of the token there and the new state.
+        state: What the first step starts from, a nest of tensors.
+        shape: Rows and length.
+        codes: Number of codes.
+        uniform: `uniform(position, kind, shape)` gives draws in (0, 1); `kind` is 0.
+    """
+    batch, length = shape
+
+    def body(position, drawing):
+        tokens, before, state = drawing
+        logits, state = step_to_logits(before, position, state)
+        drawn = ops.cast(ops.argmax(logits + gumbel(uniform(position, 0, (batch, codes))), axis=-1), "int32")
+        return ops.where(ops.equal(ops.arange(length), position), drawn[:, None], tokens), drawn, state
+
+    start = ops.full(shape, codes, dtype="int32"), ops.full((batch,), codes, dtype="int32"), state
+    return ops.fori_loop(0, length, body, start)[0]

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from ecgtf.generators.parallel_decoding import decode, decode_step, guide, masked_share, remask_counts
+from ecgtf.generators.decoding import decode, decode_in_time, decode_step, guide, masked_share, remask_counts
 
 FIXTURES = Path(__file__).parent / "fixtures"
 STEP = np.load(FIXTURES / "maskgit_confidence.npz")
@@ -68,3 +68,33 @@ def test_masked_share_conventions_have_the_published_means():
     ratio = np.linspace(0, 1, 10_001)
     assert np.mean(masked_share(ratio)) == pytest.approx(2 / np.pi, abs=1e-3)
     assert np.mean(masked_share(ratio, "known")) == pytest.approx(1 - 2 / np.pi, abs=1e-3)
+
+
+def test_decoding_in_time_follows_a_chain_that_remembers_two_tokens():
+    """Each token is the sum of the two before it, modulo 5, told with certainty: the rows are Fibonacci numbers modulo 5."""
+
+    def step(before, position, older):
+        known = keras.ops.where(before == 5, 1, before)  # before the first token: 1, and 0 before that
+        return 100.0 * keras.ops.one_hot((known + older) % 5, 5), known
+
+    def uniform(position, kind, shape):
+        return keras.random.uniform(shape, minval=1e-7, seed=3)
+
+    tokens = decode_in_time(step, keras.ops.zeros((2,), "int32"), (2, 8), 5, uniform=uniform)
+    np.testing.assert_array_equal(tokens, [[1, 2, 3, 0, 3, 3, 1, 4]] * 2)
+
+
+def test_decoding_in_time_draws_from_the_given_distribution():
+    rng = np.random.default_rng(0)
+    probability = np.log([0.1, 0.2, 0.7]).astype("float32")
+
+    def uniform(position, kind, shape):
+        return rng.uniform(1e-7, 1, shape).astype("float32")
+
+    tokens = np.concatenate(
+        [
+            decode_in_time(lambda *_: (keras.ops.tile(probability[None], (2000, 1)), 0), 0, (2000, 1), 3, uniform=uniform)
+            for _ in range(5)
+        ]
+    )
+    np.testing.assert_allclose(np.bincount(tokens.ravel(), minlength=4) / tokens.size, [0.1, 0.2, 0.7, 0.0], atol=0.02)
