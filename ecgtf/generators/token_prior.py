@@ -120,22 +120,22 @@ class TokenPrior(Generator):
 
         dropped = uniform(0, (batch,)) < self.label_drop if training else None
         condition = self.condition(label, dropped)
-        rows = []
+        seen, asked = [], []
         for band, tokens in enumerate((low, high)):
             codes, length = self.tokenizer.codes[band], self.tokenizer.tokens[band]
             if self.causal and band == 0:
-                masked = hidden = tf.zeros((batch, length), tf.bool)
+                asked_here, hidden = tf.ones((batch, length), tf.bool), tf.zeros((batch, length), tf.bool)
             else:
                 share = masked_share(uniform(1 + 3 * band, (batch, 1)), self.mask_convention)
                 rank = ops.argsort(ops.argsort(uniform(2 + 3 * band, (batch, length)), axis=-1), axis=-1)
-                masked = hidden = ops.cast(rank, "float32") < ops.maximum(share * length, 1.0)
+                asked_here = hidden = ops.cast(rank, "float32") < ops.maximum(share * length, 1.0)
             if training:
-                hidden = ops.logical_or(masked, uniform(3 + 3 * band, (batch, length)) < self.token_drop)
-            rows.append((ops.where(hidden, codes, tokens), masked))
-        told = ops.ones_like(rows[0][1]) if self.causal else rows[0][1]
+                hidden = ops.logical_or(hidden, uniform(3 + 3 * band, (batch, length)) < self.token_drop)
+            seen.append(ops.where(hidden, codes, tokens))
+            asked.append(asked_here)
         terms = {
-            "low": _cross_entropy(low, self.low_logits(rows[0][0], condition), told),
-            "high": _cross_entropy(high, self.high_logits(rows[1][0], low, condition), rows[1][1]),
+            "low": _cross_entropy(low, self.low_logits(seen[0], condition), asked[0]),
+            "high": _cross_entropy(high, self.high_logits(seen[1], low, condition), asked[1]),
         }
         return {"loss": terms["low"] + terms["high"]} | terms
 
@@ -318,8 +318,8 @@ class CodeLogits(layers.Layer):
         return ops.matmul(ops.cast(hidden, "float32"), vectors) + self.bias
 
 
-def _cross_entropy(tokens, logits, told):
-    """Mean cross-entropy over the positions of the batch that are `told` apart from the others."""
+def _cross_entropy(tokens, logits, asked):
+    """Mean cross-entropy over the positions of the batch that are asked for."""
     losses = ops.sparse_categorical_crossentropy(tokens, logits, from_logits=True)
-    weight = ops.cast(told, "float32")
+    weight = ops.cast(asked, "float32")
     return ops.sum(losses * weight) / ops.sum(weight)
