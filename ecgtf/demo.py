@@ -17,7 +17,6 @@ RECORDS = 560
 TASK = "rhythm7"
 GENERATOR_STEPS = (250, 350)
 PER_CLASS = 40
-SAMPLER_STEPS = (16, 8)
 REAL_FRACTION = 0.2
 
 
@@ -49,7 +48,7 @@ def demo(out: str | Path = "reports/demo", *, seed: int = 0, overwrite: bool = F
     shared = {"seed": seed, "quiet": quiet}
     prepare(None, None, real, limit=RECORDS, seed=seed)
     generator = train_vqvae(real, runs / "vqvae", task=TASK, preset="tiny", steps=GENERATOR_STEPS, **shared)
-    generate(generator.folder, synthetic, per_class=PER_CLASS, sampler_steps=SAMPLER_STEPS, **shared)
+    generate(generator.folder, synthetic, per_class=PER_CLASS, **shared)
     tuned = finetune(real, runs / "finetuned", synthetic=synthetic, real_frac=REAL_FRACTION, task=TASK, preset="tiny", **shared)
     evaluate(real, synthetic, task=TASK, preset="tiny", out=out / "report", **shared)
     return add_sections(out / "report", [_transfer(json.loads((tuned.folder / "metrics.json").read_text())["test"])])
