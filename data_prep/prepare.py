@@ -26,10 +26,10 @@ from ecgtf.data_prep.conversion import Job, Settings, simulated_records, write_j
 from ecgtf.data_prep.journal import REJECTED, Journal, check_folder, only_one
 from ecgtf.data_prep.signals import WINDOWS
 from ecgtf.data_prep.splits import FRACTIONS, assign_splits
-from ecgtf.data_prep.workers import run_jobs
 from ecgtf.ecg import LEADS, SPLITS, Record, Rejection, canonical_leads
 from ecgtf.manifest import Manifest, finish_dataset
 from ecgtf.shards import SHARD_BYTES, shard_names
+from ecgtf.workers import run_jobs
 
 SOURCES: dict[str, Callable[..., Iterator[Record | Rejection]]] = {
     "ptbxl": lambda root, rate, labels: ptbxl.read_ptbxl(root, rate),

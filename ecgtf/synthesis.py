@@ -11,6 +11,7 @@ from typing import BinaryIO
 import numpy as np
 import tensorflow as tf
 
+from ecgtf.atomic import replacing
 from ecgtf.dataset import Manifest, finish_dataset, read_labels, read_manifest, shard_names, write_shard
 from ecgtf.ecg import Record, lead_matrix, select_leads
 from ecgtf.generators.token_prior import TokenPrior
@@ -234,8 +235,7 @@ def _write_dataset(
 def _write_npz(out: Path, records: Iterable[Record], labels: np.ndarray, generator: TrainedGenerator) -> None:
     """An npz archive with signals (streamed), labels, classes, leads and sampling rate."""
     model = generator.model
-    part = out.with_name(out.name + ".part")
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+    with replacing(out) as unfinished, zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         with archive.open("signals.npy", "w", force_zip64=True) as file:
             _npy_header(file, (len(labels), model.samples, len(model.leads)))
             for record in records:
@@ -244,7 +244,6 @@ def _write_npz(out: Path, records: Iterable[Record], labels: np.ndarray, generat
         for name, value in rest.items():
             with archive.open(f"{name}.npy", "w") as file:
                 np.lib.format.write_array(file, np.asarray(value), allow_pickle=False)
-    part.replace(out)
 
 
 def _npy_header(file: BinaryIO, shape: tuple[int, ...]) -> None:

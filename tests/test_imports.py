@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NUMPY_ONLY = "atomic ecg tasks tfrecord manifest shards progress wfdb_io report generators.simulator cli data_prep"
+NUMPY_ONLY = "atomic workers ecg tasks tfrecord manifest shards progress wfdb_io report generators.simulator cli data_prep"
 NUMPY_ONLY += " closeness.distribution closeness.temporal closeness.physiology closeness.privacy"
 DATA = "ecg atomic tasks tfrecord manifest shards stream dataset"
 
@@ -14,6 +14,7 @@ ALLOWED = {  # module or package: what it may import; the longest name that fits
     "ecg": "",
     "atomic": "",
     "progress": "",
+    "workers": "",
     "tfrecord": "",
     "tasks": "ecg",
     "manifest": "ecg atomic",
@@ -22,9 +23,9 @@ ALLOWED = {  # module or package: what it may import; the longest name that fits
     "dataset": DATA,
     "wfdb_io": "ecg atomic",
     "augment": "ecg",
-    "data_prep": f"{DATA} wfdb_io generators.simulator progress",
+    "data_prep": f"{DATA} wfdb_io generators.simulator progress workers",
     "generators": "ecg",
-    "generators.simulator": "ecg wfdb_io",  # writes its collections itself
+    "generators.simulator": "ecg wfdb_io workers",  # writes its collections itself
     "generators.samplers": "",
     "generators.schedules": "",
     "classifiers": "ecg",

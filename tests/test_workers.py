@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from ecgtf.data_prep.workers import available_cpus, run_jobs
+from ecgtf.workers import available_cpus, run_jobs
 
 
 def test_one_worker_is_this_process_and_keeps_the_order():

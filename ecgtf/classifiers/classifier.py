@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from ecgtf.atomic import write_json
+from ecgtf.atomic import replacing, write_json
 from ecgtf.augment import augmented
 from ecgtf.classifiers import resnet1d
 from ecgtf.classifiers.examples import (
@@ -313,9 +313,8 @@ def write_metrics(run: Run, model: keras.Model, test: Examples, task: Task, *, b
         result["test"] = classification_metrics(
             test.labels, probabilities, task.classes, multi_label=task.multi_label, bootstrap=bootstrap, seed=seed
         )
-        part = run.folder / "predictions.part.npz"
-        np.savez(part, ids=test.ids, labels=test.labels, probabilities=probabilities)
-        part.replace(run.folder / "predictions.npz")
+        with replacing(run.folder / "predictions.npz", ".npz") as file:
+            np.savez(file, ids=test.ids, labels=test.labels, probabilities=probabilities)
     else:
         result |= {"test": None, "reason": "no test records: name a data set with --test-data"}
     write_json(run.folder / "metrics.json", result | more)

@@ -7,11 +7,9 @@ A rhythm says when the atria and ventricles are active (`rhythms`), a heart turn
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from ecgtf.generators.electrode_noise import draw_noise
 from ecgtf.generators.heart_vector import Heart, draw_heart, p_wave_lead, p_wave_vector, ventricular_vector
 from ecgtf.generators.rhythms import Rhythm, breathing, draw_rhythm
 from ecgtf.wfdb_io import write_record
+from ecgtf.workers import run_jobs
 
 RHYTHMS = {
     "SR": "426783006",
@@ -146,7 +145,7 @@ def simulate_collection(
     blocks = [(unfinished, part, seed, rate, seconds, rhythms) for part in parts]
     try:
         done = 0
-        for written in _run(blocks, workers):
+        for written in run_jobs(_write_block, blocks, workers):
             done += written
             if progress is not None:
                 progress(done, n)
@@ -233,17 +232,3 @@ def _write_block(block: tuple[Path, range, int, float, float, Sequence[str]]) ->
         comments = (f"Age: {record.age:.0f}", f"Sex: {record.sex.capitalize()}", f"Dx: {','.join(record.codes)}")
         write_record(folder / part, name, record.signal, record.leads, record.sampling_rate, comments)
     return len(indices)
-
-
-def _run(blocks: Sequence[tuple], workers: int | None) -> Iterator[int]:
-    workers = min(workers or os.cpu_count() or 1, len(blocks))
-    if workers <= 1:
-        yield from map(_write_block, blocks)
-        return
-    # Spawned: a fork of a process in which TensorFlow runs may hang.
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        for future in as_completed([pool.submit(_write_block, block) for block in blocks]):
-            yield future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
