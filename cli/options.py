@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+TASK_HELP = "rhythm4, rhythm7, rhythm12, native, superclass, or a .toml or .csv file of codes and classes."
+
 Seed = Annotated[int, typer.Option(help="Fixes every random choice.", min=0)]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but results and errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -18,7 +20,7 @@ Data = Annotated[
     list[Path] | None,
     typer.Option("--data", help="Real data set; may be given several times. [default: the only one in data/]"),
 ]
-TaskName = Annotated[str, typer.Option("--task", help="What the classes are: rhythm4, rhythm7, rhythm12 or superclass.")]
+TaskName = Annotated[str, typer.Option("--task", help=TASK_HELP)]
 Synthetic = Annotated[list[Path] | None, typer.Option("--synthetic", help="Synthetic data set; may be given several times.")]
 TestData = Annotated[
     list[Path] | None, typer.Option("--test-data", help="Sets whose test split is tested on, instead of --data's.")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ecgtf.cli import defaults
-from ecgtf.cli.options import Debug, Json, Overwrite, Quiet, Seed, say
+from ecgtf.cli.options import TASK_HELP, Debug, Json, Overwrite, Quiet, Seed, say
 from ecgtf.cli.quiet import import_tensorflow
 
 
@@ -19,7 +19,7 @@ def evaluate(
         list[Path] | None, typer.Option("--synthetic", help="Synthetic set. [default: the only one in data/]")
     ] = None,
     out: Annotated[Path, typer.Option(file_okay=False, help="Report folder.")] = defaults.REPORTS / "closeness",
-    task: Annotated[str | None, typer.Option(help="What the classes are. [default: the generator's task]")] = None,
+    task: Annotated[str | None, typer.Option(help=f"{TASK_HELP} [default: the generator's task]")] = None,
     groups: Annotated[
         str | None, typer.Option(help="Some of distribution,temporal,physiology,utility,privacy. [default: all]")
     ] = None,

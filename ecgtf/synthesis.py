@@ -224,7 +224,7 @@ def _write_dataset(
         "generator": {
             "run": generator.run.folder.name,
             "kind": generator.run.config["kind"],
-            "task": generator.task.name,
+            "task": generator.task.reference,
             "settings": settings,
             "trained_on": generator.run.trained_on(),
         },

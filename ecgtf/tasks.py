@@ -3,13 +3,18 @@
 Records keep the codes that their source wrote: SNOMED CT codes, PTB-XL's SCP-ECG statements, the words and abbreviations of
 the PhysioNet/CinC challenges. A code is present when it is listed, whatever its likelihood: PTB-XL writes its rhythm statements
 with likelihood 0. Tables: PhysioNet/CinC Challenge 2021 (`dx_mapping_*.csv`), PTB-XL (`scp_statements.csv`, Wagner et al.
-2020), Chapman-Shaoxing (Zheng et al. 2020, whose merge of rhythms is `rhythm4`).
+2020), Chapman-Shaoxing (Zheng et al. 2020, whose merge of rhythms is `rhythm4`). A task of one's own is a TOML or CSV file
+(`read_task`).
 """
 
 from __future__ import annotations
 
+import csv
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,6 +79,16 @@ class Task:
                 row[self.classes.index(name)] = 1.0
         return labels
 
+    @property
+    def reference(self) -> str | dict[str, Any]:
+        """What `get_task` makes this task of again, as a JSON value: the name of a built-in task, the table of one's own."""
+        if TASKS.get(self.name) == self:
+            return self.name
+        classes: dict[str, list[str]] = {name: [] for name in self.classes}
+        for code, name in self.codes.items():
+            classes[name].append(code)
+        return {"name": self.name, "classes": classes, "multi_label": self.multi_label, "precedence": list(self.precedence)}
+
     def code_of(self, label: Sequence[float] | np.ndarray) -> tuple[str, ...]:
         """The codes to store with a synthetic record of this label `(classes,)`: `("rhythm4:SB",)`.
 
@@ -99,17 +114,97 @@ def check_classes(labels: np.ndarray, task: Task, allow_empty: bool = False) -> 
         )
 
 
-def get_task(name: str | Task) -> Task:
-    """The task of this name (a `Task` passes through).
+def get_task(task: str | Path | Mapping[str, Any] | Task) -> Task:
+    """The built-in task of this name, the task in this `.toml` or `.csv` file, or that of this table (`Task.reference`).
 
     Raises:
-        ValueError: if there is no such task; the message names those there are.
+        ValueError: if there is no such task, with the names of those there are; as `read_task`.
     """
-    if isinstance(name, Task):
-        return name
-    if name not in TASKS:
-        raise ValueError(f"unknown task {name!r}; expected one of {', '.join(TASKS)}")
-    return TASKS[name]
+    if isinstance(task, Task):
+        return task
+    if isinstance(task, Mapping):
+        return _own_task(task)
+    if Path(task).suffix.lower() in (".toml", ".csv"):
+        return read_task(task)
+    if task not in TASKS:
+        raise ValueError(
+            f"unknown task {task!r}; expected one of {', '.join(TASKS)}, or a .toml or .csv file of codes and classes"
+        )
+    return TASKS[task]
+
+
+def read_task(path: str | Path) -> Task:
+    """A task from a file.
+
+    A CSV file has the columns `code` and `class`; its task has one label a record, the classes win in the order in which they
+    first appear, and its name is the file's. A TOML file says more:
+
+        name = "af"              # the file's name by default
+        multi_label = false      # the default
+        precedence = ["AF", "SR"]  # the order of the classes by default
+
+        [classes]
+        AF = ["164889003", "AFIB"]
+        SR = ["426783006", "SR"]
+
+    Raises:
+        ValueError: if the file is missing, cannot be read, lacks something, or gives one code two classes.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"expected a task's table at {path}; it is not there")
+    try:
+        if path.suffix.lower() == ".csv":
+            table: dict[str, Any] = {"classes": _read_classes(path)}
+        else:
+            table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return _own_task({"name": path.stem} | table)
+    except (ValueError, csv.Error) as error:  # broken text and broken TOML are ValueErrors too
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_classes(path: Path) -> dict[str, list[str]]:
+    classes: dict[str, list[str]] = {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        if not {"code", "class"} <= set(reader.fieldnames or ()):
+            raise ValueError(f"expected the columns code and class, found {', '.join(reader.fieldnames or ()) or 'none'}")
+        for row in reader:
+            classes.setdefault((row["class"] or "").strip(), []).append((row["code"] or "").strip())
+    return classes
+
+
+def _own_task(table: Mapping[str, Any]) -> Task:
+    """A task from what a TOML file or a run's configuration says of it."""
+    unknown = set(table) - {"name", "classes", "multi_label", "precedence"}
+    if unknown:
+        raise ValueError(f"expected name, classes, multi_label and precedence, found {', '.join(sorted(unknown))}")
+    name, classes, multi_label = table.get("name"), table.get("classes"), table.get("multi_label", False)
+    if not isinstance(name, str) or not name.isprintable() or not name.strip() or ":" in name or name in TASKS:
+        raise ValueError(f"expected a name of its own without ':' for the task, received {name!r}")
+    if not isinstance(multi_label, bool):
+        raise ValueError(f"expected true or false for multi_label, received {multi_label!r}")
+    if not isinstance(classes, Mapping) or len(classes) < 2:
+        raise ValueError('expected at least two classes with their codes, such as AF = ["164889003", "AFIB"]')
+    for label, codes in classes.items():
+        if (
+            not isinstance(codes, list)
+            or not codes
+            or not all(isinstance(code, str) and code.strip() for code in (label, *codes))
+        ):
+            raise ValueError(f"expected a list of codes, each a text in quotes, for class {label!r}; received {codes!r}")
+    precedence = table.get("precedence", [] if multi_label else list(classes))
+    if not isinstance(precedence, list) or sorted(map(str, precedence)) != ([] if multi_label else sorted(classes)):
+        raise ValueError(
+            f"expected precedence to name {'no class' if multi_label else 'each class once'}, received {precedence}"
+        )
+    diagnoses: dict[str, str] = {}
+    for code, label in ((code, label) for label, its in classes.items() for code in its):
+        if diagnoses.setdefault(code, label) != label:
+            raise ValueError(f"code {code!r} has two classes, {diagnoses[code]} and {label}; expected one")
+    codes = {f"{name}:{label}": label for label in classes} | _merged_codes(diagnoses) | diagnoses
+    precedence = tuple(precedence)
+    return Task(name, tuple(classes), codes, multi_label, precedence, _rule(precedence))
 
 
 def _rhythm_table(**classes: str) -> dict[str, str]:
@@ -130,6 +225,7 @@ _TABLES = {  # task: {class: diagnosis codes}
         SR="SR", SB="SBRAD", ST="STACH", SA="SARRH", AFIB="AFIB", AFLT="AFLT", SVT="SVTAC PSVT AT AVNRT AVRT"
     ),
     "rhythm12": _rhythm_table(**{name: name for name in _TWELVE.split()}),
+    "native": _rhythm_table(**{name: name for name in _RHYTHM_CODES}),  # every rhythm as the sources tell them apart
     "superclass": _SUPERCLASS_STATEMENTS,
 }
 
@@ -137,30 +233,34 @@ _PRECEDENCE = {  # merging rhythm7's classes into rhythm4's gives rhythm4's labe
     "rhythm4": ("AFIB", "GSVT", "SB", "SR"),
     "rhythm7": ("AFIB", "AFLT", "SVT", "ST", "SB", "SA", "SR"),
     "rhythm12": (),
+    "native": (),
     "superclass": (),
 }
 
 
-def _codes(name: str) -> dict[str, str]:
-    """Every code of a task: its diagnosis codes, its class names, and the classes of all tasks as `task:CLASS`."""
-    diagnoses = _invert(_TABLES[name])
-    codes = {own: own for own in _TABLES[name]} | diagnoses
-    for other, table in _TABLES.items():
-        for other_class, other_codes in table.items():
-            targets = {diagnoses.get(code) for code in other_codes.split()}
+def _merged_codes(diagnoses: Mapping[str, str]) -> dict[str, str]:
+    """The classes of built-in tasks, as codes `task:CLASS`, all of whose diagnosis codes fall into one class of `diagnoses`."""
+    codes = {}
+    for task, table in _TABLES.items():
+        for name, its in table.items():
+            targets = {diagnoses.get(code) for code in its.split()}
             if len(targets) == 1 and None not in targets:
-                codes[f"{other}:{other_class}"] = targets.pop()
+                codes[f"{task}:{name}"] = targets.pop()
     return codes
 
 
-def _task(name: str) -> Task:
-    precedence = _PRECEDENCE[name]
+def _built_in(name: str) -> Task:
+    """A task of the tables: its class names and the classes of all tasks are codes too."""
+    diagnoses, precedence = _invert(_TABLES[name]), _PRECEDENCE[name]
+    codes = {own: own for own in _TABLES[name]} | diagnoses | _merged_codes(diagnoses)
+    return Task(name, tuple(_TABLES[name]), codes, not precedence, precedence, _rule(precedence))
+
+
+def _rule(precedence: Sequence[str]) -> str:
     if precedence:
-        rule = f"one class a record, the first present of {', '.join(precedence)}; a record with none of them is left out"
-    else:
-        rule = "every class of which a code is present; a record with none keeps a label of zeros"
-    return Task(name, tuple(_TABLES[name]), _codes(name), not precedence, precedence, rule)
+        return f"one class a record, the first present of {', '.join(precedence)}; a record with none of them is left out"
+    return "every class of which a code is present; a record with none keeps a label of zeros"
 
 
-TASKS: dict[str, Task] = {name: _task(name) for name in _TABLES}
-"""The tasks by name: `rhythm4`, `rhythm7` (single-label), `rhythm12`, `superclass` (multi-label)."""
+TASKS: dict[str, Task] = {name: _built_in(name) for name in _TABLES}
+"""The tasks by name: `rhythm4`, `rhythm7` (single-label), `rhythm12`, `native`, `superclass` (multi-label)."""

@@ -121,7 +121,7 @@ def train_vqvae(
         "command": "train-generator",
         "kind": "vqvae",
         "data": folders,
-        "task": task.name,
+        "task": task.reference,
         "classes": list(task.classes),
         "preset": preset,
         "steps": list(steps),

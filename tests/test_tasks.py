@@ -1,4 +1,5 @@
 import csv
+import json
 import pickle
 from ast import literal_eval
 from pathlib import Path
@@ -22,7 +23,7 @@ def test_classes_of_each_task():
     assert TASKS["rhythm7"].classes == ("SR", "SB", "ST", "SA", "AFIB", "AFLT", "SVT")
     assert " ".join(TASKS["rhythm12"].classes) == "SR AFIB STACH SARRH SBRAD PACE SVARR BIGU AFLT SVTAC PSVT TRIGU"
     assert TASKS["superclass"].classes == ("NORM", "MI", "STTC", "CD", "HYP")
-    assert [task.multi_label for task in TASKS.values()] == [False, False, True, True]
+    assert [task.multi_label for task in TASKS.values()] == [False, False, True, True, True]
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=str)
@@ -109,7 +110,7 @@ def test_synthetic_codes_count_in_other_tasks_only_where_they_are_certain():
 
 
 def test_errors_name_the_choices():
-    with pytest.raises(ValueError, match="'rhythm5'; expected one of rhythm4, rhythm7, rhythm12, superclass"):
+    with pytest.raises(ValueError, match="'rhythm5'; expected one of rhythm4, rhythm7, rhythm12, native, superclass"):
         get_task("rhythm5")
     with pytest.raises(ValueError, match=r"shape \(4,\) for task rhythm4, received \(7,\)"):
         TASKS["rhythm4"].code_of(np.zeros(7))
@@ -156,3 +157,73 @@ def test_ptb_xl_rhythms_as_counted():
     )
     expected = {"SR": 779, "AFIB": 49, "SARRH": 30, "STACH": 25, "SBRAD": 17, "AFLT": 9, "PACE": 4}
     assert {name: counts[name] for name in expected} == expected
+
+
+TOML = """
+name = "af"
+precedence = ["AF", "SR"]
+
+[classes]
+SR = ["426783006", "SR"]
+AF = ["164889003", "AFIB"]
+"""
+
+
+def test_a_task_of_ones_own_from_toml_csv_and_its_own_reference(tmp_path):
+    (tmp_path / "af.toml").write_text(TOML, encoding="utf-8")
+    (tmp_path / "af.csv").write_text("\ufeffcode,class\nAFIB,AF\n164889003,AF\nSR,SR\n426783006,SR\n", encoding="utf-8")
+    for file in ("af.toml", "af.csv"):
+        task = get_task(tmp_path / file)
+        assert (task.name, task.multi_label, task.precedence) == ("af", False, ("AF", "SR"))
+        assert names(task, ["SR", "AFIB"], ["426783006"], ["LAD"], ["af:AF"]) == [["AF"], ["SR"], [], ["AF"]]
+        assert get_task(json.loads(json.dumps(task.reference))) == task
+    assert get_task(str(tmp_path / "af.toml")).classes == ("SR", "AF")  # as the file lists them
+    (tmp_path / "many.toml").write_text('multi_label = true\n[classes]\nA = ["1"]\nB = ["2"]\n', encoding="utf-8")
+    assert names(get_task(tmp_path / "many.toml"), ["2", "1"], []) == [["A", "B"], []]
+    assert TASKS["rhythm4"].reference == "rhythm4"
+
+
+def test_records_of_built_in_tasks_count_in_a_task_of_ones_own_that_merges_their_classes(tmp_path):
+    codes = [code for code in TASKS["rhythm4"].codes if TASKS["rhythm4"].codes[code] == "AFIB" and ":" not in code]
+    lines = [f"{code},fast" for code in codes] + ["SBRAD,slow"]
+    (tmp_path / "pace.csv").write_text("code,class\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    task = get_task(tmp_path / "pace.csv")
+    assert names(task, ["rhythm4:AFIB"], ["rhythm7:AFLT"], ["rhythm4:SB"]) == [
+        ["fast"],
+        ["fast"],
+        [],
+    ]  # of SB only one code is there
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[classes]\nA = [1]\nB = ['2']\n", "list of codes, each a text in quotes, for class 'A'"),
+        ("[classes]\nA = ['1']\n", "at least two classes"),
+        ("classes = 3\n", "at least two classes"),
+        ("[classes]\nA = ['1']\nB = ['1']\n", "code '1' has two classes, A and B"),
+        ("precedence = ['A']\n[classes]\nA = ['1']\nB = ['2']\n", "expected precedence to name each class once"),
+        ("precedence = 3\n[classes]\nA = ['1']\nB = ['2']\n", "expected precedence to name each class once"),
+        ("multi_label = true\nprecedence = ['A', 'B']\n[classes]\nA = ['1']\nB = ['2']\n", "name no class"),
+        ("name = 'rhythm4'\n[classes]\nA = ['1']\nB = ['2']\n", "a name of its own"),
+        ("colour = 'red'\n[classes]\nA = ['1']\nB = ['2']\n", "found colour"),
+        ("multi_label = 1\n[classes]\nA = ['1']\nB = ['2']\n", "true or false"),
+        ("[classes\n", "own.toml: "),
+    ],
+)
+def test_a_broken_task_is_refused_in_one_line(tmp_path, content, message):
+    path = tmp_path / "own.toml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as caught:
+        get_task(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_broken_table_of_a_task_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="it is not there"):
+        get_task(tmp_path / "none.csv")
+    for content, message in (("a,b\n1,2\n", "columns code and class, found a, b"), ("code,class\n1,\n2,B\n", "for class ''")):
+        (tmp_path / "own.csv").write_text(content, encoding="utf-8")
+        with pytest.raises(ValueError, match=message):
+            get_task(tmp_path / "own.csv")

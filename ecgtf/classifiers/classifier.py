@@ -349,7 +349,7 @@ def check_limits(learning_rate: float | None, max_minutes: float | None) -> None
 def signature(manifest: Manifest, task: Task) -> dict:
     """What a classifier's input and output are, for `config.json`."""
     return {
-        "task": task.name,
+        "task": task.reference,
         "classes": list(task.classes),
         "multi_label": task.multi_label,
         "leads": list(manifest.leads),
