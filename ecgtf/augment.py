@@ -1,23 +1,98 @@
 """Augmentations of batches of ECGs, as pure functions of the batch and a seed.
 
-Each takes signals `(batch, time, leads)` in millivolts and a `(2,)` int32 seed for `tf.random.stateless_*`, treats every record
-differently and all leads of a record alike, so that the relations between the limb leads stay exact.
+Each takes signals `(batch, time, leads)` in millivolts and a `(2,)` int32 or int64 seed for `tf.random.stateless_*`, treats every
+record differently, keeps shape and dtype, and changes nothing at strength 0. Noise arises at the electrodes and everything else acts
+on all leads of a record alike, so that the relations between the limb leads stay exact; only a lost lead breaks them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import tensorflow as tf
 
 from ecgtf.ecg import DOWER, INDEPENDENT_LEADS, LEADS, lead_matrix
 
+WANDER_BAND = (0.05, 0.5)
+"""Hz: where baseline wander lies."""
+
+_WANDERERS = 5  # sinusoids that make up the wander of a record
+_ELECTRODES_TO_LEADS = np.zeros((9, 8))  # RA, LA, LL, C1 ... C6 to I, II, V1 ... V6 (Einthoven; Wilson's terminal)
+_ELECTRODES_TO_LEADS[:3, 0] = -1, 1, 0
+_ELECTRODES_TO_LEADS[:3, 1] = -1, 0, 1
+_ELECTRODES_TO_LEADS[:3, 2:] = -1 / 3
+_ELECTRODES_TO_LEADS[3:, 2:] = np.eye(6)
+
+_MOST = {  # what an augmentation may be at most, and in which unit
+    "gain": (2.0, ""),
+    "shift_seconds": (86_400.0, " s"),
+    "axis": (180.0, " degrees"),
+    "wander": (5.0, " mV"),
+    "noise": (5.0, " mV"),
+    "lead_dropout": (1.0, ""),
+    "mixup": (100.0, ""),
+}
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How strongly a stream is augmented; 0 leaves a kind out.
+
+    Raises:
+        ValueError: if a strength is negative, not a number, or beyond what makes sense.
+    """
+
+    gain: float = 0.0
+    """SD of the logarithm of a record's gain; see `random_gain`."""
+    shift_seconds: float = 0.0
+    """The furthest shift in time, at least a sample; see `random_shift`."""
+    axis: float = 0.0
+    """SD of the turns of the heart's axis in degrees; see `random_axis`."""
+    wander: float = 0.0
+    """SD of baseline wander in mV; see `random_wander`."""
+    noise: float = 0.0
+    """SD of muscle noise in mV; see `random_noise`."""
+    lead_dropout: float = 0.0
+    """Probability of each lead to be lost; see `random_lead_dropout`."""
+    mixup: float = 0.0
+    """The alpha of `mixup`."""
+
+    def __post_init__(self):
+        for name, (most, unit) in _MOST.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"expected {name} from 0 to {most:g}{unit}, received {getattr(self, name)}")
+
+    @classmethod
+    def parse(cls, text: str) -> Augmentation:
+        """The augmentation of a text such as `gain=0.2,noise=0.02`; what is not named is off, and `none` is nothing at all.
+
+        Raises:
+            ValueError: if a name is unknown or stands twice, or a value is not possible.
+        """
+        names, values = [field.name for field in fields(cls)], {}
+        for part in [] if text.strip() in ("", "none") else text.split(","):
+            name, _, value = (word.strip() for word in part.partition("="))
+            if name not in names:
+                raise ValueError(f"unknown augmentation {name!r}; expected NAME=STRENGTH,... with names of {', '.join(names)}")
+            if name in values:
+                raise ValueError(f"augmentation {name} is named more than once in {text!r}")
+            try:
+                values[name] = float(value)
+            except ValueError:
+                raise ValueError(f"expected a number for {name}, as in {name}=0.1, received {value!r}") from None
+        return cls(**values)
+
+    def __str__(self) -> str:
+        """What `parse` reads."""
+        return ",".join(f"{name}={getattr(self, name)}" for name in _MOST if getattr(self, name)) or "none"
+
 
 def random_gain(signal, seed, sd: float = 0.2):
     """Multiplies each record by a log-normal factor, exp(N(0, sd^2))."""
     factor = tf.exp(sd * tf.random.stateless_normal((tf.shape(signal)[0], 1, 1), seed))
-    return signal * factor
+    return signal * tf.cast(factor, signal.dtype)
 
 
 def random_shift(signal, seed, most: int):
@@ -48,31 +123,172 @@ def random_axis(signal, seed, leads: Sequence[str], degrees: float):
     # exponential of the antisymmetric matrix: a rotation by exactly |(x, y, z)|
     turn = tf.linalg.expm(tf.reshape(tf.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=1), (-1, 3, 3)))
     change = field @ (turn - tf.eye(3)) @ to_dipole  # (batch, 12, 12)
-    return signal + tf.matmul(signal, change, transpose_b=True)
+    return signal + tf.matmul(signal, tf.cast(change, signal.dtype), transpose_b=True)
+
+
+def random_wander(signal, seed, rate: float, leads: Sequence[str], mv: float):
+    """Adds baseline wander: a few sinusoids of random frequencies, log-uniform in `WANDER_BAND`, amplitudes and phases.
+
+    The frequencies are a record's, amplitudes and phases each electrode's. The size of a record is half-normal, so that quiet ones
+    remain. Over records, the SD is `mv` in I, II and III, and by electrodes' arithmetic 0.87 mv in aVR, aVL, aVF and 0.82 mv in V1-V6.
+
+    Args:
+        signal: `(batch, time, leads)` mV.
+        seed: `(2,)`.
+        rate: samples per second.
+        leads: names of the signal's leads.
+        mv: SD in millivolts.
+    """
+    of_size, of_frequency, of_amplitude = _split(seed, 3)
+    batch, time = tf.shape(signal)[0], tf.shape(signal)[1]
+    low, high = WANDER_BAND
+    frequency = low * (high / low) ** tf.random.stateless_uniform((batch, 1, _WANDERERS), of_frequency)
+    turn = 2 * np.pi * frequency * tf.cast(tf.range(time), tf.float32)[None, :, None] / rate  # (batch, time, wanderers)
+    # normal weights of sine and cosine are a random amplitude and phase
+    weights = tf.random.stateless_normal((batch, 2 * _WANDERERS, len(_ELECTRODES_TO_LEADS)), of_amplitude) / _WANDERERS**0.5
+    wander = tf.concat([tf.sin(turn), tf.cos(turn)], axis=-1) @ (weights @ _to_leads(signal, leads))
+    return signal + tf.cast(_sizes(batch, of_size, mv) * wander, signal.dtype)
+
+
+def random_noise(signal, seed, leads: Sequence[str], mv: float):
+    """Adds muscle noise: Gaussian at each electrode, neighbouring samples of a record correlated by up to 0.4 either way.
+
+    The size of a record is half-normal, so that quiet ones remain; the SD over records is that of `random_wander`.
+
+    Args:
+        signal: `(batch, time, leads)` mV.
+        seed: `(2,)`.
+        leads: names of the signal's leads.
+        mv: SD in millivolts.
+    """
+    of_size, of_colour, of_noise = _split(seed, 3)
+    batch, time = tf.shape(signal)[0], tf.shape(signal)[1]
+    colour = tf.random.stateless_uniform((batch, 1, 1), of_colour, -0.5, 0.5)
+    white = tf.random.stateless_normal((batch, time + 1, len(_ELECTRODES_TO_LEADS)), of_noise) @ _to_leads(signal, leads)
+    noise = (white[:, 1:] + colour * white[:, :-1]) / tf.sqrt(1 + colour**2)
+    return signal + tf.cast(_sizes(batch, of_size, mv) * noise, signal.dtype)
+
+
+def random_lead_dropout(signal, seed, probability: float):
+    """Sets each lead of each record to 0 with this probability, as if its electrode was lost; one lead always remains.
+
+    Leads are lost one by one: the limb leads that remain are what they were, so their relations hold only among themselves.
+    """
+    chance = tf.random.stateless_uniform((tf.shape(signal)[0], 1, tf.shape(signal)[2]), seed)
+    lost = chance < tf.minimum(probability, tf.reduce_max(chance, axis=-1, keepdims=True))  # the largest is never below itself
+    return tf.where(lost, tf.zeros((), signal.dtype), signal)
+
+
+def mixup(signal, label, seed, alpha: float):
+    """Mixes each record and its label with another of the batch, the weights drawn from Beta(alpha, alpha) (Zhang et al. 2018).
+
+    The partners are the batch rolled by a random number of places. Labels become soft: what was one-hot still sums to 1.
+
+    Raises:
+        ValueError: if the labels are not floating-point numbers.
+    """
+    if not tf.as_dtype(label.dtype).is_floating:
+        raise ValueError(
+            f"mixup needs labels (batch, classes) of floating-point numbers, received {tf.as_dtype(label.dtype).name}"
+        )
+    if alpha == 0:  # the limit: whole records
+        return signal, label
+    of_gamma, of_uniform, of_roll = _split(seed, 3)
+    batch = tf.shape(signal)[0]
+    # gamma(alpha) is gamma(alpha + 1) u^(1 / alpha): in logarithms nothing underflows, however small alpha is
+    gamma = tf.math.log(tf.random.stateless_gamma((2, batch), of_gamma, alpha + 1))
+    gamma += tf.math.log1p(-tf.random.stateless_uniform((2, batch), of_uniform)) / alpha
+    weight = tf.sigmoid(gamma[0] - gamma[1])
+    places = tf.random.stateless_uniform((), of_roll, 1, tf.maximum(batch, 2), tf.int32)
+
+    def mixed(values, weight):
+        weight = tf.cast(weight, values.dtype)
+        return weight * values + (1 - weight) * tf.roll(values, places, axis=0)
+
+    return mixed(signal, weight[:, None, None]), mixed(label, weight[:, None])
 
 
 def augmented(
     stream: tf.data.Dataset,
     seed: int,
     first_batch: int,
+    augmentation: Augmentation | None = None,
     *,
+    rate: float | None = None,
+    leads: Sequence[str] = LEADS,
     gain: float = 0.2,
     shift: int = 0,
     axis: float = 0.0,
-    leads: Sequence[str] = LEADS,
 ) -> tf.data.Dataset:
-    """A stream of (signal, label) batches with gain, shift and turned axis, each batch's draws a function of (seed, its number)."""
+    """A stream of augmented (signal, label) batches, each batch's draws a function of (seed, its number).
 
+    What changes the heart comes first, then `mixup`, then what changes the recording.
+
+    Args:
+        stream: batches `(signal (batch, time, leads) mV, label (batch, classes))`, the first of which is number `first_batch`.
+        seed: fixes the draws.
+        first_batch: number of the stream's first batch: a stream entered late has the draws of one read from the start.
+        augmentation: how strongly.
+        rate: samples per second; needed with `augmentation`.
+        leads: names of the signal's leads.
+        gain: without `augmentation`, its gain.
+        shift: without `augmentation`, the furthest shift in samples.
+        axis: without `augmentation`, its axis.
+
+    Raises:
+        ValueError: if the leads are not those of the signal, or not the 12 standard ones for `axis`.
+    """
+    if augmentation is None:
+        augmentation, rate = Augmentation(gain=gain, shift_seconds=shift, axis=axis), 1.0
+    if rate is None:
+        raise ValueError("expected the sampling rate of the signals to augment")
+    how = augmentation
+    most = max(1, int(how.shift_seconds * rate + 1e-6))  # samples
+
+    @tf.autograph.experimental.do_not_convert  # errors stay as they are raised
     def apply(number, batch):
         signal, label = batch
         place = tf.stack([tf.constant(seed, tf.int64), number])
-        if gain > 0:
-            signal = random_gain(signal, tf.random.experimental.stateless_fold_in(place, 0), gain)
-        if shift > 0:
-            signal = random_shift(signal, tf.random.experimental.stateless_fold_in(place, 1), shift)
-        if axis > 0:
-            signal = random_axis(signal, tf.random.experimental.stateless_fold_in(place, 2), leads, axis)
+        seeds = [tf.random.experimental.stateless_fold_in(place, kind) for kind in range(7)]
+        if how.gain:
+            signal = random_gain(signal, seeds[0], how.gain)
+        if how.shift_seconds:
+            signal = random_shift(signal, seeds[1], most)
+        if how.axis:
+            signal = random_axis(signal, seeds[2], leads, how.axis)
+        if how.mixup:
+            signal, label = mixup(signal, label, seeds[6], how.mixup)
+        if how.wander:
+            signal = random_wander(signal, seeds[3], rate, leads, how.wander)
+        if how.noise:
+            signal = random_noise(signal, seeds[4], leads, how.noise)
+        if how.lead_dropout:
+            signal = random_lead_dropout(signal, seeds[5], how.lead_dropout)
         return signal, label
 
     numbers = tf.data.Dataset.counter(start=first_batch)
     return tf.data.Dataset.zip((numbers, stream)).map(apply, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _split(seed, parts: int) -> list[tf.Tensor]:
+    # unlike `stateless_split`, gives the same for int32 and int64
+    return [tf.random.experimental.stateless_fold_in(seed, part) for part in range(parts)]
+
+
+def _sizes(batch, seed, mv: float):
+    """Half-normal sizes `(batch, 1, 1)` in mV whose mean square is mv^2."""
+    return mv * tf.abs(tf.random.stateless_normal((batch, 1, 1), seed))
+
+
+def _to_leads(signal, leads: Sequence[str]):
+    """The matrix `(electrodes, leads)` that takes independent noise of SD 1 at the electrodes to leads, with SD 1 in I, II and III.
+
+    Raises:
+        ValueError: if the signal has another number of leads than are named.
+    """
+    if signal.shape[-1] != len(leads):
+        raise ValueError(
+            f"expected signals with the {len(leads)} leads {', '.join(leads)}, received shape {tuple(signal.shape)}"
+        )
+    matrix = _ELECTRODES_TO_LEADS @ lead_matrix(INDEPENDENT_LEADS, leads)
+    return tf.constant(matrix / np.sqrt(2), tf.float32)  # limb leads are differences of two electrodes
