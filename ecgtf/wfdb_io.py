@@ -29,13 +29,17 @@ _INVALID = -(2**15)  # the digital value of a missing sample in format 16
 _STEPS_PER_MV = 1000.0  # what `write_record` writes: one step is 1 microvolt
 _PER_MV = {"v": 1e-3, "mv": 1.0, "uv": 1e3, "µv": 1e3, "μv": 1e3, "nv": 1e6}  # so many units make a millivolt
 _MAX_HEADER_BYTES = 2**20
+_MAX_LINE = 1000  # characters; comments may be longer
+_MAX_SIGNALS = 1000
 _MAX_COMPRESSED_VALUES = 2**28  # FLAC files tell nothing of their length, so their headers must not ask for more than 1 GiB
+_MAX_COMPRESSION = 2**15  # values a byte; more than FLAC reaches: 8 channels of its largest block take 40 bytes and more
 _BYTES_PER_SAMPLE = {"8": 1, "16": 2, "24": 3, "32": 4, "61": 2, "80": 1, "160": 2, "212": 1.5, "310": 4 / 3, "311": 4 / 3}
 _COMPRESSED = {"508", "516", "524"}
 
-_RATE = re.compile(r"(\d+\.?\d*(?:e[-+]?\d+)?)(?:/.*)?", re.IGNORECASE)
+# \d+(?:\.\d*)? and not \d+\.?\d*, which takes quadratic time on many digits
+_RATE = re.compile(r"(\d+(?:\.\d*)?(?:e[-+]?\d+)?)(?:/.*)?", re.IGNORECASE)
 _FORMAT = re.compile(r"(\d{1,3})(?:x(\d{1,9}))?(?::(\d{1,9}))?(?:\+(\d{1,18}))?")
-_GAIN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)(?:\((-?\d{1,10})\))?(?:/(\S+))?", re.IGNORECASE)
+_GAIN = re.compile(r"([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?)(?:\((-?\d{1,10})\))?(?:/(\S+))?", re.IGNORECASE)
 _NAME = re.compile(r"[-\w]+", re.ASCII)
 
 
@@ -93,26 +97,33 @@ def read_header(path: str | Path) -> Header:
         ValueError: if the header is missing, malformed, of a multi-segment record, or names a signal file outside its folder.
     """
     path = header_path(path)
+    name = _shown(path)
+    if not os.path.isfile(path):  # a pipe is none either; opening it would wait for ever
+        raise ValueError(f"{name}: no such header file in {str(path.parent)!r}")
     try:
         with open(path, "rb") as file:
             content = file.read(_MAX_HEADER_BYTES + 1)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise ValueError(f"{path.name}: no such header file in {path.parent}") from None
+    except OSError as error:
+        raise ValueError(f"{name}: cannot be read ({error.strerror})") from error
     if len(content) > _MAX_HEADER_BYTES:
-        raise ValueError(f"{path.name}: a header of more than {_MAX_HEADER_BYTES} bytes is no WFDB header")
+        raise ValueError(f"{name}: a header of more than {_MAX_HEADER_BYTES} bytes is no WFDB header")
     lines, comments = [], []
-    for line in content.decode("utf-8-sig", errors="replace").splitlines():
+    for line in content.decode("utf-8-sig", errors="replace").replace("\r", "\n").split("\n"):  # not at form feeds, NEL ...
         line = line.strip()
         if line.startswith("#"):
             comments.append(line.lstrip("#").strip())
         elif line:
             lines.append(line)
     if not lines:
-        raise ValueError(f"{path.name}: the header has no record line")
-    count, rate, samples = _parse_record_line(path.name, lines[0])
+        raise ValueError(f"{name}: the header has no record line")
+    if max(map(len, lines)) > _MAX_LINE:
+        raise ValueError(f"{name}: a line of more than {_MAX_LINE} characters that is no comment")
+    count, rate, samples = _parse_record_line(name, lines[0])
     if len(lines) - 1 < count:
-        raise ValueError(f"{path.name}: expected {count} signal lines, found {len(lines) - 1}")
-    channels = tuple(_parse_signal_line(path.name, line) for line in lines[1 : count + 1])
+        raise ValueError(f"{name}: expected {count} signal lines, found {len(lines) - 1}")
+    if count > _MAX_SIGNALS:
+        raise ValueError(f"{name}: {count} signals; expected at most {_MAX_SIGNALS}")
+    channels = tuple(_parse_signal_line(name, line) for line in lines[1 : count + 1])
     return Header(path, rate, samples, channels, tuple(comments))
 
 
@@ -130,7 +141,7 @@ def read_record(path: str | Path, *, checksum: bool = False) -> tuple[np.ndarray
             that is no voltage, an empty record, a wrong checksum.
     """
     header = read_header(path)
-    name = header.path.name
+    name = _shown(header.path)
     per_mv = [_PER_MV.get(channel.units.lower()) for channel in header.channels]
     for channel, factor in zip(header.channels, per_mv, strict=True):
         if factor is None:
@@ -146,7 +157,10 @@ def read_record(path: str | Path, *, checksum: bool = False) -> tuple[np.ndarray
     if samples <= 0:
         raise ValueError(f"{name}: the record holds no samples")
     _check_size(header, first.file, first.byte_offset + samples * frame, size)
-    digital = np.fromfile(file, "<i2", samples * len(header.channels), offset=first.byte_offset).reshape(samples, -1)
+    try:
+        digital = np.fromfile(file, "<i2", samples * len(header.channels), offset=first.byte_offset).reshape(samples, -1)
+    except OSError as error:
+        raise ValueError(f"{name}: signal file {first.file!r} cannot be read ({error.strerror})") from error
     if checksum:
         _check_sums(header, digital)
     signal = digital.astype(np.float32)
@@ -280,56 +294,85 @@ def _is_count(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 19
 
 
+def _shown(path: Path) -> str:
+    """The file's name as messages show it: names may hold line breaks, or bytes that are no text."""
+    return path.name if path.name.isprintable() else ascii(path.name)
+
+
 def _signal_file(header: Header, name: str) -> tuple[Path, int]:
     """The signal file `name` and its size in bytes, if it is a plain file within the header's folder."""
-    folder = header.path.parent
+    folder, record = header.path.parent, _shown(header.path)
     file = folder / name
     if name in ("~", "-"):
-        raise ValueError(f"{header.path.name}: a signal has no file ({name!r})")
-    if (os.sep in name or name == ".." or os.path.islink(file)) and not file.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{header.path.name}: signal file {name!r} lies outside the record's folder; refused")
+        raise ValueError(f"{record}: a signal has no file ({name!r})")
     try:
-        status = os.stat(file)
+        if os.sep in name or name == ".." or os.path.islink(file):
+            inside = Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder))
+        else:
+            inside = True
+        status = os.stat(file) if inside else None
     except (OSError, ValueError):
-        raise ValueError(f"{header.path.name}: signal file {name!r} is missing") from None
+        raise ValueError(f"{record}: signal file {name!r} is missing") from None
+    if status is None:
+        raise ValueError(f"{record}: signal file {name!r} lies outside the record's folder; refused")
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{header.path.name}: {name!r} is no plain file")
+        raise ValueError(f"{record}: {name!r} is no plain file")
     return file, status.st_size
 
 
 def _check_size(header: Header, name: str, expected: int, size: int) -> None:
     if size < expected:
-        raise ValueError(f"{header.path.name}: signal file {name!r} is truncated: expected {expected} bytes, found {size}")
+        raise ValueError(f"{_shown(header.path)}: signal file {name!r} is truncated: expected {expected} bytes, found {size}")
 
 
 def _check_sums(header: Header, digital: np.ndarray) -> None:
     for channel, total in zip(header.channels, digital.sum(axis=0, dtype=np.int64), strict=True):
         if channel.checksum is not None and (int(total) - channel.checksum) % 65536:
-            raise ValueError(f"{header.path.name}: lead {channel.name!r} does not match its checksum; the file is damaged")
+            raise ValueError(f"{_shown(header.path)}: lead {channel.name!r} does not match its checksum; the file is damaged")
 
 
 def _read_with_wfdb(header: Header, per_mv: np.ndarray) -> np.ndarray:
-    """`(time, leads)` float32 mV of any other layout, after a check that the files can hold what the header says."""
-    name = header.path.name
+    """`(time, leads)` float32 mV of any other layout, after a check that the files can hold what the header says.
+
+    Skews and frames of several samples are seen to here: `wfdb` takes as much memory as the header's skew says, fails where skews
+    differ, and averages missing samples as if they were voltages.
+    """
+    name = _shown(header.path)
     for file in dict.fromkeys(channel.file for channel in header.channels):
         group = [channel for channel in header.channels if channel.file == file]
         path, size = _signal_file(header, file)
+        if len({(channel.format, channel.byte_offset) for channel in group}) > 1:
+            raise ValueError(f"{name}: the signals in {file!r} differ in format or byte offset; expected one layout a file")
         per_frame = sum(channel.samples_per_frame for channel in group)
+        if not all(channel.samples_per_frame for channel in group):
+            raise ValueError(f"{name}: a signal in {file!r} has no samples in a frame")
         values = per_frame * (header.samples or 0)
         if group[0].format in _COMPRESSED:
-            if values > _MAX_COMPRESSED_VALUES:
-                raise ValueError(f"{name}: {values} samples in {path.name!r} are more than are read at once")
+            if values > min(_MAX_COMPRESSED_VALUES, size * _MAX_COMPRESSION):
+                raise ValueError(f"{name}: {values} samples in {path.name!r} are more than are read at once or fit in")
         elif group[0].format in _BYTES_PER_SAMPLE:
             _check_size(header, file, group[0].byte_offset + int(values * _BYTES_PER_SAMPLE[group[0].format]), size)
         else:
             raise ValueError(f"{name}: unknown signal format {group[0].format!r}")
     import wfdb  # costs half a second and is rarely needed
 
+    record = str(header.path.absolute().with_suffix(""))
     try:
-        signal = wfdb.rdrecord(str(header.path.absolute().with_suffix("")), physical=True, m2s=False).p_signal
+        theirs = wfdb.rdheader(record)
+        physical = wfdb.rdrecord(record, smooth_frames=False, ignore_skew=True, m2s=False).e_p_signal
     except Exception as error:  # wfdb raises whatever its innards raise on a broken file
         why = " ".join(str(error).split())[:120]
         raise ValueError(f"{name}: wfdb cannot read it ({type(error).__name__}: {why})") from error
-    if signal is None or len(signal) == 0:
+    offsets = [offset or 0 for offset in theirs.byte_offset]
+    fields = (theirs.file_name, theirs.fmt, theirs.samps_per_frame, offsets, theirs.adc_gain, theirs.baseline)
+    ours = [(c.file, c.format, c.samples_per_frame, c.byte_offset, c.gain, c.baseline) for c in header.channels]
+    if list(zip(*fields, strict=True)) != ours or (theirs.sig_len or None) != header.samples:
+        raise ValueError(f"{name}: wfdb reads the header differently; expected plain numbers and no extra lines")
+    frames = len(physical[0]) // header.channels[0].samples_per_frame
+    if frames == 0:
         raise ValueError(f"{name}: the record holds no samples")
-    return (signal / per_mv).astype(np.float32)
+    signal = np.full((frames, len(physical)), np.nan, np.float32)
+    for column, (channel, samples) in enumerate(zip(header.channels, physical, strict=True)):
+        values = samples.reshape(frames, -1).mean(axis=1)[channel.skew :]
+        signal[: len(values), column] = values / per_mv[column]
+    return signal
