@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ecgtf.ecg import SPLITS, Record, Rejection
-from ecgtf.wfdb_io import Header, read_header
+from ecgtf.wfdb_io import read_header
+
+SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
+"""A record's sex by what sources write, in lower case."""
 
 _OVER_89 = 90.0  # the age of those whose true one is hidden behind a sign (300, >89)
 _UNKNOWN = {"", "unknown", "unknows", "nan", "none", "n/a", "na", "?"}
-_SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
 
 
 @dataclass
@@ -24,7 +26,6 @@ class _Row:
     codes: tuple[str, ...]
     patient: str | None = None
     split: str | None = None
-    found: bool = field(default=False, compare=False)
 
 
 def read_wfdb(
@@ -45,73 +46,90 @@ def read_wfdb(
         ValueError: if `root` is no folder or holds no record, or the labels file cannot be used.
     """
     root = Path(root)
+    names = find_records(root, "a folder of WFDB records")
+    source = name or root.resolve().name or "wfdb"
+    records = read_records(root, names, source)
+    if labels_csv is None:
+        return records
+    return _label(records, names, _read_labels(Path(labels_csv), names), source)
+
+
+def find_records(root: Path, expected: str) -> list[str]:
+    """The names of all WFDB records below `root` (see `file_names`).
+
+    Args:
+        root: the folder.
+        expected: what it should be, for the error: `a folder of WFDB records`.
+
+    Raises:
+        ValueError: if `root` is no folder or holds no record.
+    """
     if not root.is_dir():
-        raise ValueError(f"expected a folder of WFDB records, but {root} is no folder")
-    records = _record_names(root)
-    if not records:
-        raise ValueError(f"no WFDB record (*.hea) below {root}")
-    rows = _read_labels(Path(labels_csv), records) if labels_csv is not None else {}
-    return _read_records(root, records, rows, name or root.resolve().name or "wfdb")
-
-
-def _read_records(root: Path, records: list[str], rows: dict[str, _Row], source: str) -> Iterator[Record | Rejection]:
-    inside = root.resolve()
-    for record in records:
-        row = rows.get(record)
-        if row:
-            row.found = True
-        path = root / record
-        header_file = path.with_name(path.name + ".hea")
-        try:
-            if header_file.is_symlink() and not header_file.resolve().is_relative_to(inside):
-                raise ValueError("the header lies outside the folder; refused")
-            header = read_header(path)
-        except (ValueError, OSError) as error:
-            yield Rejection(f"{source}/{record}", str(error))
-            continue
-        codes, age, sex = _comments(header)
-        yield Record(
-            id=f"{source}/{record}",
-            codes=row.codes if row else codes,
-            leads=header.leads,
-            sampling_rate=header.rate,
-            path=path,
-            patient=row.patient if row else None,
-            age=age,
-            sex=sex,
-            split=row.split if row else None,
+        raise ValueError(f"expected {expected}, but {root} is no folder; unpack the collection and give its folder")
+    names = file_names(root, ".hea")
+    if not names:
+        raise ValueError(
+            f"expected {expected}, but there is no WFDB record (*.hea) below {root}; unpack the collection and give its folder"
         )
-    for record, row in rows.items():
-        if not row.found:
-            yield Rejection(f"{source}/{record}", "is in the labels file, but not in the folder")
+    return names
 
 
-def _record_names(root: Path) -> list[str]:
-    """Paths below `root` without suffix, with forward slashes, sorted."""
+def file_names(root: Path, suffix: str) -> list[str]:
+    """Paths below `root` of the files with this suffix, without it, with forward slashes, sorted."""
     names = []
     for folder, _, files in os.walk(root):
         below = Path(folder).relative_to(root)
-        names += [(below / file.removesuffix(".hea")).as_posix() for file in files if file.endswith(".hea") and file != ".hea"]
+        names += [(below / file.removesuffix(suffix)).as_posix() for file in files if file.endswith(suffix) and file != suffix]
     return sorted(names)
 
 
-def _comments(header: Header) -> tuple[tuple[str, ...], float | None, str | None]:
-    """Codes, age and sex in a header's comments."""
-    codes: list[str] = []
-    age = sex = None
-    for comment in header.comments:
-        key, _, value = comment.partition(":")
-        key, value = key.strip(" <>").lower(), value.strip()
-        if key == "dx":
-            codes += [code for part in value.split(",") if (code := part.strip()).lower() not in _UNKNOWN]
-        elif key == "age" and age is None:
-            age = _age(value)
-        elif key in ("sex", "gender") and sex is None:
-            sex = _SEXES.get(value.lower())
-    return tuple(dict.fromkeys(codes)), age, sex
+def leads_outside(file: Path, inside: Path) -> bool:
+    """Whether a file is a symbolic link out of the folder `inside` (as `Path.resolve` gives it)."""
+    return file.is_symlink() and not file.resolve().is_relative_to(inside)
 
 
-def _age(text: str) -> float | None:
+def diagnoses(comments: Sequence[str]) -> tuple[str, ...]:
+    """The codes of a header's `#Dx:` comments, as they are written, each once."""
+    cells = [value for key, value in map(_key_and_value, comments) if key == "dx"]
+    return tuple(
+        dict.fromkeys(code for cell in cells for part in cell.split(",") if (code := part.strip()).lower() not in _UNKNOWN)
+    )
+
+
+def read_records(
+    root: Path, names: Sequence[str], source: str, codes_of: Callable[[Sequence[str]], tuple[str, ...]] = diagnoses
+) -> Iterator[Record | Rejection]:
+    """One record for each name below `root`, without signal, or a rejection if its header cannot be read or lies elsewhere.
+
+    Args:
+        root: the folder.
+        names: paths of records below it, without suffix.
+        source: what record ids begin with.
+        codes_of: finds the diagnosis codes in a header's comments.
+    """
+    inside = root.resolve()
+    for name in names:
+        path = root / name
+        try:
+            if leads_outside(path.with_name(path.name + ".hea"), inside):
+                raise ValueError("the header lies outside the folder; refused")
+            header = read_header(path)
+        except (ValueError, OSError) as error:
+            yield Rejection(f"{source}/{name}", str(error))
+            continue
+        age, sex = _age_and_sex(header.comments)
+        yield Record(
+            id=f"{source}/{name}",
+            codes=codes_of(header.comments),
+            leads=header.leads,
+            sampling_rate=header.rate,
+            path=path,
+            age=age,
+            sex=sex,
+        )
+
+
+def age_in_years(text: str) -> float | None:
     """Years; `>89` and PTB-XL's 300 are 90, impossible numbers and words unknown."""
     match = re.fullmatch(r"(>?)\s*(\d{1,3}(?:\.\d+)?)", text)
     if not match:
@@ -120,6 +138,35 @@ def _age(text: str) -> float | None:
     if age == 300 or (match[1] and age == 89):
         return _OVER_89
     return age if age <= 120 else None
+
+
+def _age_and_sex(comments: Sequence[str]) -> tuple[float | None, str | None]:
+    age = sex = None
+    for key, value in map(_key_and_value, comments):
+        if key == "age" and age is None:
+            age = age_in_years(value)
+        elif key in ("sex", "gender") and sex is None:
+            sex = SEXES.get(value.lower())
+    return age, sex
+
+
+def _key_and_value(comment: str) -> tuple[str, str]:
+    """`<Age>: 61` -> `("age", "61")`."""
+    key, _, value = comment.partition(":")
+    return key.strip(" <>").lower(), value.strip()
+
+
+def _label(
+    items: Iterable[Record | Rejection], names: Sequence[str], rows: dict[str, _Row], source: str
+) -> Iterator[Record | Rejection]:
+    """The records with what the labels file says of them."""
+    for name, item in zip(names, items, strict=True):
+        row = rows.pop(name, None)
+        if row and isinstance(item, Record):
+            item = replace(item, codes=row.codes, patient=row.patient, split=row.split)
+        yield item
+    for name in rows:
+        yield Rejection(f"{source}/{name}", "is in the labels file, but not in the folder")
 
 
 def _read_labels(path: Path, records: list[str]) -> dict[str, _Row]:
