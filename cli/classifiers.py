@@ -11,7 +11,9 @@ import typer
 from ecgtf.cli import defaults
 from ecgtf.cli.options import (
     AllowEmpty,
+    Augment,
     Balance,
+    BalanceSources,
     BatchSize,
     Data,
     Debug,
@@ -49,6 +51,8 @@ def train_classifier(
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     balance: Balance = 0.0,
+    balance_sources: BalanceSources = 0.0,
+    augment: Augment = "gain=0.2,shift_seconds=1",
     precision: Precision = "float32",
     devices: Devices = None,
     max_minutes: MaxMinutes = None,
@@ -65,6 +69,7 @@ def train_classifier(
     out = out or defaults.RUNS / kind
     already = resume and defaults.is_finished(out)
     import_tensorflow()
+    from ecgtf.augment import Augmentation
     from ecgtf.classifiers.classifier import train_classifier
 
     run = train_classifier(
@@ -80,6 +85,8 @@ def train_classifier(
         batch_size=batch_size,
         learning_rate=learning_rate,
         balance=balance,
+        balance_sources=balance_sources,
+        augment=Augmentation.parse(augment),
         precision=precision,
         devices=devices,
         max_minutes=max_minutes,
@@ -111,6 +118,8 @@ def finetune(
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     balance: Balance = 0.0,
+    balance_sources: BalanceSources = 0.0,
+    augment: Augment = "gain=0.2,shift_seconds=1",
     precision: Precision = "float32",
     devices: Devices = None,
     max_minutes: MaxMinutes = None,
@@ -130,6 +139,7 @@ def finetune(
         synthetic = defaults.synthetic_data(None)
     already = resume and defaults.is_finished(out)
     import_tensorflow()
+    from ecgtf.augment import Augmentation
     from ecgtf.classifiers.transfer import finetune
 
     run = finetune(
@@ -148,6 +158,8 @@ def finetune(
         batch_size=batch_size,
         learning_rate=learning_rate,
         balance=balance,
+        balance_sources=balance_sources,
+        augment=Augmentation.parse(augment),
         precision=precision,
         devices=devices,
         max_minutes=max_minutes,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as json_module
+import shlex
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +38,9 @@ def simulate(
 
 
 def prepare(
-    source: Annotated[str | None, typer.Argument(help="ptbxl or wfdb; without it, simulated ECGs.")] = None,
+    source: Annotated[
+        str | None, typer.Argument(help="ptbxl, chapman, challenge, ludb or wfdb; without it, simulated ECGs.")
+    ] = None,
     root: Annotated[Path | None, typer.Argument(metavar="INPUT", help="Folder of the collection.")] = None,
     out: Annotated[Path | None, typer.Option(file_okay=False, help="Data set to write. [default: data/SOURCE]")] = None,
     rate: Annotated[float, typer.Option(help="Samples per second.")] = 100,
@@ -44,10 +48,18 @@ def prepare(
     leads: Annotated[
         str | None, typer.Option(help="Leads and their order, such as I,II,V1. [default: the standard 12]")
     ] = None,
-    window: Annotated[str, typer.Option(help="What is kept of a longer record: first or centre.")] = "first",
+    window: Annotated[str, typer.Option(help="What is kept of a longer record: first, centre or all.")] = "first",
+    short: Annotated[str, typer.Option(help="What becomes of a shorter record: refuse or pad.")] = "refuse",
+    band: Annotated[
+        str | None, typer.Option(metavar="LOW,HIGH", help="Zero-phase band-pass in Hz, such as 0.5,40 or 0.5, or ,40.")
+    ] = None,
+    mains: Annotated[float | None, typer.Option(help="Zero-phase notch at this mains frequency in Hz, 50 or 60.")] = None,
+    checks: Annotated[bool, typer.Option("--checks/--no-checks", help="Leave out records of poor quality.")] = True,
     labels: Annotated[Path | None, typer.Option(help="CSV of diagnoses for the source wfdb.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes. [default: one a processor]")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many records (or how many to simulate).")] = None,
+    runner: Annotated[str, typer.Option(help="local (worker processes here) or beam (Apache Beam).")] = "local",
+    beam_args: Annotated[str | None, typer.Option(help="Options of Apache Beam, such as '--runner=FlinkRunner ...'.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail when a record cannot be used.")] = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -76,6 +88,12 @@ def prepare(
             seconds=seconds,
             leads=LEADS if leads is None else leads.split(","),
             window=window,
+            short=short,
+            band=None if band is None else _band(band),
+            mains=mains,
+            checks=checks,
+            runner=runner,
+            beam_args=shlex.split(beam_args or ""),
             labels=labels,
             workers=workers,
             limit=limit,
@@ -92,6 +110,16 @@ def prepare(
     say(f"wrote {manifest.records} records to {out} ({parts}){rejected}; next: ecgtf train-generator vqvae", quiet)
 
 
+def _band(text: str) -> tuple[float | None, float | None]:
+    """The corners of `0.5,40`, `0.5,` or `,40`."""
+    parts = text.split(",")
+    try:
+        low, high = (float(part) if part.strip() else None for part in parts)
+    except ValueError:
+        raise ValueError(f"--band takes LOW,HIGH in Hz, such as 0.5,40; received {text!r}") from None
+    return low, high
+
+
 def info(
     data: Annotated[list[Path] | None, typer.Argument(help="Data sets. [default: the only real one in data/]")] = None,
     task: TaskName = "rhythm7",
@@ -101,8 +129,8 @@ def info(
     debug: Debug = False,
 ) -> None:
     """Show the records of a data set by split and class."""
-    from ecgtf.dataset import info
     from ecgtf.dataset import verify as verify_shards
+    from ecgtf.info import info
 
     folders = defaults.real_data(data)
     if verify:
@@ -113,17 +141,48 @@ def info(
     if json:
         typer.echo(json_module.dumps(content, indent=1))
         return
+    _show(content)
+    if verify:
+        typer.echo("every shard is as the manifest says")
+
+
+def _show(content: dict) -> None:
+    """Prints what `info` found, for people."""
     typer.echo(
         f"{content['name']}: {content['records']} records of {content['seconds']:g} s at {content['sampling_rate']:g} Hz, "
         f"{len(content['leads'])} leads ({' '.join(content['leads'])}), {content['rejected']} rejected"
     )
-    names = list(next(iter(content["splits"].values()))["classes"])
+    names = list(content["splits"]["train"]["classes"])
     typer.echo(f"{'':12s}{'records':>9s}{'shards':>8s}" + "".join(f"{name:>8s}" for name in names) + f"{'excluded':>10s}")
     for split, part in content["splits"].items():
         counts = "".join(f"{part['classes'][name]:8d}" for name in names)
         typer.echo(f"{split:12s}{part['records']:9d}{part['shards']:8d}{counts}{part['excluded']:10d}")
-    if verify:
-        typer.echo("every shard is as the manifest says")
+    parts = content["splits"].values()
+    excluded, several = (sum((Counter(part[key]) for part in parts), Counter()) for key in ("excluded_codes", "several"))
+    typer.echo(f"task {content['task']['name']}: {content['task']['rule']}")
+    if excluded:
+        typer.echo(f"excluded, no code of the task; their codes: {_counts(excluded)}")
+    if several:
+        typer.echo(f"codes of several classes: {_counts(several)}")
+    if content["rejected_reasons"]:
+        typer.echo(f"rejected: {_counts(Counter(content['rejected_reasons']))}")
+    copies = content["copies"]
+    if copies["groups"]:
+        left_out = f"; {copies['left_out']} left out, so that each is read once" if copies["left_out"] else ""
+        crossing = f" ({copies['across_splits']} across splits)" if copies["across_splits"] else ""
+        typer.echo(
+            f"the same ECG more than once: {copies['groups']}{crossing}{left_out}; such as {' = '.join(copies['examples'][0])}"
+        )
+    if content["quality"]:
+        typer.echo(f"{'quality':16s}{'median':>10s}{'95th pct':>10s}{'largest':>10s}")
+        for name, values in content["quality"].items():
+            typer.echo(f"{name:16s}" + "".join(f"{values[key]:10.3g}" for key in ("median", "p95", "max")))
+
+
+def _counts(counter: Counter[str], most: int = 8) -> str:
+    """`PACE 4, NORM 2`, the most frequent first."""
+    more = f" and {len(counter) - most} more" if len(counter) > most else ""
+    return ", ".join(f"{name} {count}" for name, count in counter.most_common(most)) + more
 
 
 def plot(

@@ -11,6 +11,7 @@ from ecgtf.cli import defaults
 from ecgtf.cli.options import (
     AllowEmpty,
     Balance,
+    BalanceSources,
     BatchSize,
     Data,
     Debug,
@@ -46,6 +47,7 @@ def train_generator(
     precision: Precision = "float32",
     leads: Annotated[str, typer.Option(help="independent (8 modelled, 4 derived exactly) or all.")] = "independent",
     balance: Balance = 0.5,
+    balance_sources: BalanceSources = 0.0,
     devices: Devices = None,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 200,
     max_minutes: MaxMinutes = None,
@@ -76,6 +78,7 @@ def train_generator(
         precision=precision,
         leads=leads,
         balance=balance,
+        balance_sources=balance_sources,
         devices=devices,
         seed=seed,
         checkpoint_every=checkpoint_every,

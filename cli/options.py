@@ -29,6 +29,10 @@ RunFolder = Annotated[Path | None, typer.Option("--out", file_okay=False, help="
 Preset = Annotated[str, typer.Option(help="tiny, small (2 cores), base (one GPU) or paper.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Training steps. [default: the preset's]")]
 Balance = Annotated[float, typer.Option(min=0, max=1, help="0: records as they are; 1: classes equally often.")]
+BalanceSources = Annotated[float, typer.Option(min=0, max=1, help="0: records as they are; 1: data sets equally often.")]
+Augment = Annotated[
+    str, typer.Option(help="Random changes of training records: gain, shift_seconds, axis, wander, noise, lead_dropout, mixup.")
+]
 Devices = Annotated[int | None, typer.Option(min=1, help="GPUs to train on, or logical CPU devices where there is none.")]
 Precision = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 MaxMinutes = Annotated[float | None, typer.Option(help="End the training early and cleanly after this time.")]

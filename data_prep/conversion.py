@@ -1,4 +1,4 @@
-"""One shard's worth of work: read records, select leads, cut, check, resample, write. Runs in workers, without TensorFlow."""
+"""One shard's worth of work: read, cut, select leads, check, filter, resample, write. Runs in workers, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from ecgtf.data_prep.signals import fault, fit_length, resample
+from ecgtf.data_prep.chapman import read_csv_signal
+from ecgtf.data_prep.filters import band_pass, notch
+from ecgtf.data_prep.quality import QUALITY_COLUMNS, quality, quality_fault
+from ecgtf.data_prep.signals import cut, fault, pad, resample
 from ecgtf.ecg import Record, Rejection, select_leads
+from ecgtf.fingerprint import fingerprint
 from ecgtf.manifest import ShardSummary
+from ecgtf.record_table import COLUMNS, write_rows
 from ecgtf.shards import write_shard
 from ecgtf.wfdb_io import read_record
 
 SIMULATED_RECORDS = 700
 """How many ECGs are simulated unless told otherwise."""
+
+TABLE_COLUMNS = (*COLUMNS, *QUALITY_COLUMNS)
+"""The columns of `records.csv`."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,13 @@ class Settings:
     window: str
     seed: int
     limit: int | None
+    short: str = "refuse"
+    band: tuple[float | None, float | None] | None = None
+    """Hz: corner frequencies of the band-pass filter."""
+    mains: float | None = None
+    """Hz: the mains frequency that is notched out."""
+    checks: bool = True
+    """Whether records of poor quality are left out."""
 
     @property
     def samples(self) -> int:
@@ -38,7 +53,7 @@ class Settings:
 
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON values."""
-        return {**vars(self), "leads": list(self.leads)}
+        return {**vars(self), "leads": list(self.leads), "band": None if self.band is None else list(self.band)}
 
 
 @dataclass(frozen=True)
@@ -49,50 +64,106 @@ class Job:
     records: Sequence[Record]
     settings: Settings
 
+    @property
+    def table(self) -> Path:
+        """Where the rows of this shard's records are kept until all shards are there."""
+        return self.path.with_name(f".{self.path.name}.csv")
 
-def read_signal(record: Record, settings: Settings) -> np.ndarray:
-    """The signal `(samples, leads)` float32 mV of a record, as the data set holds it.
+
+def read_signal(record: Record, settings: Settings) -> tuple[np.ndarray, tuple[str, ...], float]:
+    """The whole signal of a record `(time, leads)` float32 mV with its lead names and rate, if the data set can be made of it.
 
     Raises:
-        ValueError: with the reason, if the record cannot be used.
+        ValueError: with the reason, if it cannot.
     """
     if record.signal is not None:
         signal, leads, rate = record.signal, record.leads, record.sampling_rate
     else:
-        signal, leads, rate = read_record(record.path)
+        read = read_csv_signal if record.path.suffix == ".csv" else read_record
+        signal, leads, rate = read(record.path)
     if rate < settings.rate:
         raise ValueError(f"sampled at {rate:g} Hz, {settings.rate:g} Hz are asked for")
     twice = [lead for lead in settings.leads if leads.count(lead) > 1]
     if twice:
         raise ValueError(f"lead {', '.join(twice)} stands more than once in the record")
-    signal = select_leads(fit_length(signal, rate, settings.seconds, settings.window), leads, settings.leads)
-    reason = fault(signal, settings.leads)
-    if reason is None:
-        signal = resample(signal, rate, settings.rate)[: settings.samples]
-        reason = fault(signal, settings.leads)  # resampling may swing beyond a clipped wave
+    select_leads(signal[:0], leads, settings.leads)  # are they there?
+    return signal, leads, rate
+
+
+def condition(signal: np.ndarray, rate: float, settings: Settings) -> tuple[np.ndarray, dict[str, float]]:
+    """An excerpt `(time, leads)` float32 mV as the data set holds it, and the quality it had before.
+
+    Filters come before resampling, so that a notch works at any rate of the data set.
+
+    Raises:
+        ValueError: with the reason, if it cannot be used.
+    """
+    _refuse(fault(signal, settings.leads))
+    measures = quality(signal, settings.leads, rate)
+    if settings.checks:
+        _refuse(quality_fault(measures))
+    if settings.mains is not None:
+        signal = notch(signal, rate, settings.mains)
+    if settings.band is not None:
+        signal = band_pass(signal, rate, *settings.band)
+    signal = pad(resample(signal, rate, settings.rate), settings.samples)
+    _refuse(fault(signal, settings.leads))  # resampling may swing beyond a clipped wave
+    return signal, measures
+
+
+def _refuse(reason: str | None) -> None:
     if reason is not None:
         raise ValueError(reason)
-    return signal
 
 
 def write_job(job: Job) -> tuple[ShardSummary, list[Rejection]]:
-    """Writes one shard: what is in it, and what had to be left out. Runs in a worker process."""
+    """Writes one shard and the rows of its records: what is in it, and what had to be left out. Runs in a worker process."""
     rejections: list[Rejection] = []
-    summary = write_shard(job.path, _usable(job, rejections), job.settings.leads, job.settings.samples)
+    rows: list[dict[str, Any]] = []
+    summary = write_shard(job.path, _usable(job, rejections, rows), job.settings.leads, job.settings.samples)
+    write_rows(job.table, rows, TABLE_COLUMNS)
     return summary, rejections
 
 
-def _usable(job: Job, rejections: list[Rejection]) -> Iterator[Record]:
+def _usable(job: Job, rejections: list[Rejection], rows: list[dict[str, Any]]) -> Iterator[Record]:
+    settings = job.settings
     for record in job.records:
         try:
-            known = _simulate(record, job.settings) if job.settings.source is None else record
-            signal = read_signal(known, job.settings)
+            known = _simulate(record, settings) if settings.source is None else record
+            signal, leads, rate = read_signal(known, settings)
+            excerpts = cut(signal, rate, settings.seconds, settings.window, settings.short)
         except ValueError as error:
             rejections.append(Rejection(record.id, str(error)))
+            continue
         except OSError as error:
             rejections.append(Rejection(record.id, f"cannot be read: {error.strerror or type(error).__name__}"))
-        else:
-            yield replace(known, signal=signal, leads=job.settings.leads, sampling_rate=job.settings.rate)
+            continue
+        for first, excerpt in excerpts:
+            name = record.id if settings.window != "all" else f"{record.id}@{first / rate:g}s"
+            try:
+                conditioned, measures = condition(select_leads(excerpt, leads, settings.leads), rate, settings)
+            except ValueError as error:
+                rejections.append(Rejection(name, str(error)))
+                continue
+            kept = replace(known, id=name, signal=conditioned, leads=settings.leads, sampling_rate=settings.rate)
+            rows.append(_row(kept, job, rate, len(signal), len(excerpt)) | measures)
+            yield kept
+
+
+def _row(record: Record, job: Job, rate: float, source_samples: int, samples: int) -> dict[str, Any]:
+    """What `records.csv` says of a stored record, apart from its quality."""
+    return {
+        "id": record.id,
+        "split": job.path.name.split(".tfrecord")[0],
+        "codes": ";".join(record.codes),
+        "patient": record.patient,
+        "age": record.age,
+        "sex": record.sex,
+        "source_rate": float(rate),
+        "source_seconds": source_samples / rate,
+        "padded_seconds": max(0.0, job.settings.seconds - samples / rate),
+        "fingerprint": fingerprint(record.signal, record.leads, record.sampling_rate),
+    }
 
 
 def simulated_records(settings: Settings) -> Iterator[Record]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter
@@ -11,14 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ecgtf.atomic import write_atomically
+from ecgtf.atomic import sha256, write_atomically
 from ecgtf.ecg import Rejection
 from ecgtf.manifest import FILE_NAME as MANIFEST
 from ecgtf.manifest import ShardSummary
+from ecgtf.record_table import FILE_NAME as RECORDS
 
 FILE_NAME = "prepare.json"
 REJECTED = "rejected.csv"
 _SCHEMA = 1
+_TABLES = ".*.tfrecord-?????-of-?????.csv"
 
 
 class Journal:
@@ -53,15 +54,18 @@ class Journal:
 
     def clear(self) -> None:
         """Removes what a preparation leaves in the folder, the manifest first."""
-        for name in (MANIFEST, FILE_NAME, REJECTED):
+        for name in (MANIFEST, FILE_NAME, REJECTED, RECORDS):
             (self.folder / name).unlink(missing_ok=True)
-        for shard in self.folder.glob("*.tfrecord-?????-of-?????"):
-            shard.unlink()
+        for pattern in ("*.tfrecord-?????-of-?????", _TABLES):
+            for file in self.folder.glob(pattern):
+                file.unlink()
         self.finished.clear()
 
     def close(self) -> None:
         """Ends the journal once the manifest is there."""
         (self.folder / FILE_NAME).unlink(missing_ok=True)
+        for table in self.folder.glob(_TABLES):
+            table.unlink()
 
     def _continue(self) -> None:
         path = self.folder / FILE_NAME
@@ -83,7 +87,9 @@ class Journal:
                 f"{self.folder} holds an unfinished preparation of other settings ({changes}); start anew with --overwrite"
             )
         for name, (summary, rejected) in finished.items():
-            if _sha256(self.folder / name) == summary.sha256:  # else the machine stopped before the file was on disk
+            shard, rows = self.folder / name, self.folder / f".{name}.csv"
+            # they are not there if the machine stopped before they were on disk
+            if shard.is_file() and rows.is_file() and sha256(shard) == summary.sha256:
                 self.finished[name] = summary, [Rejection(*pair) for pair in rejected]
 
     def _write(self) -> None:
@@ -139,10 +145,3 @@ def only_one(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _sha256(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -21,26 +20,36 @@ from typing import Any
 
 import ecgtf
 from ecgtf.atomic import write_atomically
-from ecgtf.data_prep import ptbxl, wfdb_folder
-from ecgtf.data_prep.conversion import Job, Settings, simulated_records, write_job
+from ecgtf.data_prep import challenge, chapman, ludb, ptbxl, wfdb_folder
+from ecgtf.data_prep.beam_runner import pipeline_options, run_jobs_on_beam
+from ecgtf.data_prep.conversion import TABLE_COLUMNS, Job, Settings, simulated_records, write_job
 from ecgtf.data_prep.journal import REJECTED, Journal, check_folder, only_one
-from ecgtf.data_prep.signals import WINDOWS
+from ecgtf.data_prep.signals import SHORT, WINDOWS
 from ecgtf.data_prep.splits import FRACTIONS, assign_splits
 from ecgtf.ecg import LEADS, SPLITS, Record, Rejection, canonical_leads
-from ecgtf.manifest import Manifest, finish_dataset
+from ecgtf.manifest import Manifest, ShardSummary, finish_dataset
+from ecgtf.record_table import FILE_NAME as RECORDS
+from ecgtf.record_table import join_rows, read_columns
 from ecgtf.shards import SHARD_BYTES, shard_names
 from ecgtf.workers import run_jobs
 
 SOURCES: dict[str, Callable[..., Iterator[Record | Rejection]]] = {
     "ptbxl": lambda root, rate, labels: ptbxl.read_ptbxl(root, rate),
+    "chapman": lambda root, rate, labels: chapman.read_chapman(root),
+    "challenge": lambda root, rate, labels: challenge.read_challenge(root),
+    "ludb": lambda root, rate, labels: ludb.read_ludb(root),
     "wfdb": lambda root, rate, labels: wfdb_folder.read_wfdb(root, labels),
 }
 """Collections that `prepare` knows, with their readers of metadata: `(root, rate, labels) -> records and rejections`."""
 
 _ABOUT = {
     "ptbxl": ptbxl.SOURCE,
+    "chapman": chapman.SOURCE,
+    "challenge": challenge.SOURCE,
+    "ludb": ludb.SOURCE,
     None: {"name": "simulated", "licence": "none needed", "citation": "simulated by ecgtf.generators.simulator"},
 }
+RUNNERS = ("local", "beam")
 _LEAST_SHARD_BYTES = 4 * 2**20
 _NAMED = 3  # so many rejected records are named in an error
 
@@ -54,8 +63,14 @@ def prepare(
     seconds: float = 10.0,
     leads: Sequence[str] = LEADS,
     window: str = "first",
+    short: str = "refuse",
+    band: tuple[float | None, float | None] | None = None,
+    mains: float | None = None,
+    checks: bool = True,
     labels: str | Path | None = None,
     workers: int | None = None,
+    runner: str = "local",
+    beam_args: Sequence[str] = (),
     limit: int | None = None,
     strict: bool = False,
     overwrite: bool = False,
@@ -76,9 +91,16 @@ def prepare(
         rate: samples per second of the data set. Records are resampled, never from a lower rate than this.
         seconds: length of every record; longer ones are cut, shorter ones left out.
         leads: which leads, in which order; missing limb leads are computed from I and II.
-        window: what is kept of a longer record, its `first` seconds or those in the `centre`.
+        window: what is kept of a longer record: its `first` seconds, those in the `centre`, or `all` that fit one after the other,
+            each a record `ID@STARTs` of its own.
+        short: whether to `refuse` shorter records or to `pad` them with their last value.
+        band: corner frequencies in Hz of a zero-phase band-pass filter; None for an end that stays open.
+        mains: the mains frequency in Hz to notch out.
+        checks: leave out records of poor quality (see `ecgtf.data_prep.quality.LIMITS`).
         labels: a CSV file of diagnoses for the source `wfdb` (see `read_wfdb`).
         workers: worker processes; as many as processors if None.
+        runner: `local`, worker processes on this machine, or `beam`, a pipeline of Apache Beam; the data set is the same.
+        beam_args: options of the pipeline.
         limit: only the first so many records of the source; how many to simulate (700 if None) without a source.
         strict: any record left out is an error.
         overwrite: replace what is in `out`, if that is a data set or an unfinished one.
@@ -89,11 +111,22 @@ def prepare(
     Raises:
         ValueError: if an argument or the source cannot be used, `out` is in use, nothing is left, or `strict` and one left out.
     """
-    settings = _checked(Settings(source, float(rate), float(seconds), canonical_leads(leads), window, seed, limit), workers)
+    settings = _checked(
+        Settings(source, float(rate), float(seconds), canonical_leads(leads), window, seed, limit, short, band, mains, checks),
+        workers,
+    )
+    if runner not in RUNNERS:
+        raise ValueError(f"unknown runner {runner!r}; expected one of {', '.join(RUNNERS)}")
+    if beam_args and runner != "beam":
+        raise ValueError("options of Apache Beam go with the runner beam only")
     out = Path(out)
+    if runner == "beam":
+        pipeline_options(beam_args)  # before anything is replaced
+        out, root = out.resolve(), root and Path(root).resolve()  # workers elsewhere have another current folder
     check_folder(out, overwrite)
     about, items = _open_source(source, root, settings, labels)
     records, rejections = _collect(items, settings.limit)
+    rejected_unread = len(rejections)
     if strict:
         _raise_on_rejections(rejections)
     if not records:
@@ -103,7 +136,7 @@ def prepare(
     with only_one(out):
         journal = Journal(out, described, overwrite)
         try:
-            _write_shards(jobs, journal, workers, strict, progress)
+            _write_shards(jobs, journal, _run_with(runner, workers, beam_args), strict, progress)
         except ValueError:
             if not journal.finished:
                 journal.clear()  # nothing to continue
@@ -114,6 +147,8 @@ def prepare(
             journal.clear()
             raise ValueError(_nothing_left(rejections))
         write_atomically(out / REJECTED, _rejected_table(rejections))
+        table = join_rows(out / RECORDS, (job.table for job in jobs), TABLE_COLUMNS)
+        padded = sum(float(seconds) > 0 for seconds in read_columns(out / RECORDS, ["padded_seconds"])["padded_seconds"])
         fields = {
             "name": about["name"],
             "sampling_rate": settings.rate,
@@ -121,10 +156,13 @@ def prepare(
             "leads": settings.leads,
             "rejected": len(rejections),
             "sources": [about],
+            "table": {"file": RECORDS, "sha256": table},
             "provenance": {
                 "made_by": f"ecgtf {ecgtf.__version__} prepare",
                 **settings.as_json(),
                 "splits": _describe_splits(records, seed),
+                "source_records": len(records) + rejected_unread,
+                "padded": padded,
             },
         }
         manifest = finish_dataset(out, fields, summaries)
@@ -140,8 +178,9 @@ def _checked(settings: Settings, workers: int | None) -> Settings:
     product = settings.rate * settings.seconds
     if abs(product - round(product)) > 1e-6 or not 1 <= product < 2**24:
         raise ValueError(f"{settings.seconds:g} s at {settings.rate:g} Hz are {product:g} samples; expected a whole number")
-    if settings.window not in WINDOWS:
-        raise ValueError(f"unknown window {settings.window!r}; expected one of {', '.join(WINDOWS)}")
+    for name, value, choices in (("window", settings.window, WINDOWS), ("short", settings.short, SHORT)):
+        if value not in choices:
+            raise ValueError(f"unknown {name} {value!r}; expected one of {', '.join(choices)}")
     if not settings.leads:
         raise ValueError("expected at least one lead")
     for name, value, least in (("workers", workers, 1), ("limit", settings.limit, 1), ("seed", settings.seed, 0)):
@@ -171,8 +210,8 @@ def _collect(items: Iterable[Record | Rejection], limit: int | None) -> tuple[li
     for item in items:
         if isinstance(item, Record) and item.id in ids:
             item = Rejection(item.id, "another record has the same id")
-        elif isinstance(item, Record) and not item.id.isprintable():
-            item = Rejection(ascii(item.id), "its name is no printable text")
+        elif not item.id.isprintable():
+            item = Rejection(ascii(item.id), item.reason if isinstance(item, Rejection) else "its name is no printable text")
         if isinstance(item, Rejection):
             rejections.append(item)
             continue
@@ -199,8 +238,21 @@ def _plan(records: Sequence[Record], settings: Settings, out: Path, shard_bytes:
     return jobs
 
 
+def _run_with(
+    runner: str, workers: int | None, beam_args: Sequence[str]
+) -> Callable[[Sequence[Job]], Iterator[tuple[ShardSummary, list[Rejection]]]]:
+    """A function that writes the shards of jobs."""
+    if runner == "beam":
+        return lambda jobs: run_jobs_on_beam(write_job, jobs, beam_args)
+    return lambda jobs: run_jobs(write_job, jobs, workers)
+
+
 def _write_shards(
-    jobs: Sequence[Job], journal: Journal, workers: int | None, strict: bool, progress: Callable[[int, int], None] | None
+    jobs: Sequence[Job],
+    journal: Journal,
+    run: Callable[[Sequence[Job]], Iterator[tuple[ShardSummary, list[Rejection]]]],
+    strict: bool,
+    progress: Callable[[int, int], None] | None,
 ) -> None:
     sizes = {job.path.name: len(job.records) for job in jobs}
     done = sum(sizes[name] for name in journal.finished)
@@ -209,7 +261,7 @@ def _write_shards(
     if progress:
         progress(done, sum(sizes.values()))
     waiting = [job for job in jobs if job.path.name not in journal.finished]
-    with closing(run_jobs(write_job, waiting, workers)) as results:  # no worker may still write after an error
+    with closing(run(waiting)) as results:  # no worker may still write after an error
         for summary, rejections in results:
             if strict:
                 _raise_on_rejections(rejections)
@@ -228,17 +280,10 @@ def _raise_on_rejections(rejections: Sequence[Rejection]) -> None:
 
 def _nothing_left(rejections: Sequence[Rejection]) -> str:
     """Why no record is left, with a count for each kind of reason."""
-    kinds = Counter(_kind(rejection.reason) for rejection in rejections)
+    kinds = Counter(rejection.kind for rejection in rejections)
     counts = "; ".join(f"{count} x {kind}" for kind, count in kinds.most_common(5))
     first = f" (the first: {rejections[0].id}: {rejections[0].reason})" if rejections else ""
     return f"no record is left of {len(rejections)}: {counts or 'the source is empty'}{first}"
-
-
-def _kind(reason: str) -> str:
-    """A reason without what is particular to one record: names, numbers, leads and remarks in parentheses."""
-    general = re.sub(r"^\S+\.hea: |\(.*?\)|'[^']*'", "", reason)
-    general = re.sub(r"\b(?:" + "|".join(LEADS) + r")\b(?:, )?", "", general)
-    return " ".join(re.sub(r"\b\d+(?:\.\d+)?\b", "N", general).split())
 
 
 def _rejected_table(rejections: Iterable[Rejection]) -> str:

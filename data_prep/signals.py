@@ -21,7 +21,8 @@ FLAT_MV = 0.01
 LIMIT_MV = 32.767
 """The largest amplitude that 16-bit integers of one microvolt hold."""
 
-WINDOWS = ("first", "centre")
+WINDOWS = ("first", "centre", "all")
+SHORT = ("refuse", "pad")
 
 _PAD_SECONDS = 1.0
 
@@ -69,19 +70,36 @@ def resample(signal: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
     return resampled[start : start + samples] * np.float32(new_length / length)
 
 
-def fit_length(signal: np.ndarray, rate: float, seconds: float, window: str = "first") -> np.ndarray:
-    """`seconds` of `signal` `(time, leads)`: `ceil(rate * seconds)` samples, the first ones or those in the middle.
+def cut(
+    signal: np.ndarray, rate: float, seconds: float, window: str = "first", short: str = "refuse"
+) -> list[tuple[int, np.ndarray]]:
+    """Excerpts `(first sample, excerpt)` of `signal` `(time, leads)`, each `ceil(rate * seconds)` samples long.
+
+    One excerpt, the `first` samples or those in the `centre`; or `all` that fit one after the other, without overlap. A signal
+    that is too short is refused, or comes back whole if `short` is `pad`.
 
     Raises:
-        ValueError: if the signal is shorter, or the window is none of `WINDOWS`.
+        ValueError: if the signal is too short, or `window` or `short` is none of `WINDOWS` and `SHORT`.
     """
     if window not in WINDOWS:
         raise ValueError(f"unknown window {window!r}; expected one of {', '.join(WINDOWS)}")
+    if short not in SHORT:
+        raise ValueError(f"unknown choice {short!r} for short records; expected one of {', '.join(SHORT)}")
     samples = math.ceil(round(rate * seconds, 6))
     if len(signal) < samples:
-        raise ValueError(f"lasts {len(signal) / rate:.4g} s, shorter than the {seconds:g} s asked for")
+        if short == "refuse":
+            raise ValueError(f"lasts {len(signal) / rate:.4g} s, shorter than the {seconds:g} s asked for")
+        return [(0, signal)]
+    if window == "all":
+        starts = [int(number * rate * seconds) for number in range(int((len(signal) + 1e-6) / (rate * seconds)))]
+        return [(start, signal[start : start + samples]) for start in starts if start + samples <= len(signal)]
     start = (len(signal) - samples) // 2 if window == "centre" else 0
-    return signal[start : start + samples]
+    return [(start, signal[start : start + samples])]
+
+
+def pad(signal: np.ndarray, samples: int) -> np.ndarray:
+    """The first `samples` of `signal` `(time, leads)`, its last value held on where it is shorter (a step would ring)."""
+    return np.pad(signal[:samples], ((0, samples - len(signal[:samples])), (0, 0)), mode="edge")
 
 
 def fault(signal: np.ndarray, leads: Sequence[str]) -> str | None:

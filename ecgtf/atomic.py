@@ -1,7 +1,8 @@
-"""Files appear whole: they are written under a temporary name beside their place and then renamed (standard library only)."""
+"""Files are whole: they appear under their name when they are, and a checksum tells whether they still are (standard library)."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -32,6 +33,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes `content` (text as UTF-8) to `path`; a reader sees the old file or the whole new one, never half of it."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits, by which it is known to be whole."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -212,13 +212,10 @@ def augmented(
     stream: tf.data.Dataset,
     seed: int,
     first_batch: int,
-    augmentation: Augmentation | None = None,
+    augmentation: Augmentation,
     *,
-    rate: float | None = None,
+    rate: float,
     leads: Sequence[str] = LEADS,
-    gain: float = 0.2,
-    shift: int = 0,
-    axis: float = 0.0,
 ) -> tf.data.Dataset:
     """A stream of augmented (signal, label) batches, each batch's draws a function of (seed, its number).
 
@@ -229,19 +226,12 @@ def augmented(
         seed: fixes the draws.
         first_batch: number of the stream's first batch: a stream entered late has the draws of one read from the start.
         augmentation: how strongly.
-        rate: samples per second; needed with `augmentation`.
+        rate: samples per second.
         leads: names of the signal's leads.
-        gain: without `augmentation`, its gain.
-        shift: without `augmentation`, the furthest shift in samples.
-        axis: without `augmentation`, its axis.
 
     Raises:
         ValueError: if the leads are not those of the signal, or not the 12 standard ones for `axis`.
     """
-    if augmentation is None:
-        augmentation, rate = Augmentation(gain=gain, shift_seconds=shift, axis=axis), 1.0
-    if rate is None:
-        raise ValueError("expected the sampling rate of the signals to augment")
     how = augmentation
     most = max(1, int(how.shift_seconds * rate + 1e-6))  # samples
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ecgtf.ecg import SPLITS
+from ecgtf.copies import left_out
 from ecgtf.manifest import (
     Folders,
     Manifest,
@@ -24,7 +24,7 @@ from ecgtf.manifest import (
     read_manifest,
     read_manifests,
 )
-from ecgtf.shards import read_codes, read_records, shard_names, shard_paths, verify, write_shard
+from ecgtf.shards import read_codes, read_id, read_records, shard_names, shard_paths, verify, write_shard
 from ecgtf.tasks import Task, get_task
 from ecgtf.tfrecord import read_tfrecord
 
@@ -41,7 +41,6 @@ __all__ = [
     "combined_manifest",
     "finish_dataset",
     "hash_id",
-    "info",
     "load",
     "load_arrays",
     "load_dataset",
@@ -49,6 +48,7 @@ __all__ = [
     "read_manifest",
     "read_manifests",
     "read_records",
+    "read_split_codes",
     "shard_names",
     "verify",
     "write_shard",
@@ -70,6 +70,8 @@ class Arrays:
     patients: list[str | None]
     ages: list[float | None]
     sexes: list[str | None]
+    sources: list[str]
+    """The name of the set that each record is of."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -83,6 +85,7 @@ def load(
     batch_size: int,
     shuffle: bool = False,
     balance: float = 0.0,
+    balance_sources: float = 0.0,
     seed: int = 0,
     repeat: bool = False,
     start_batch: int = 0,
@@ -101,6 +104,7 @@ def load(
         shuffle: whether each epoch has an order of its own, a function of `seed` and the epoch's number.
         balance: with `shuffle`, 0 shows each record once an epoch; above 0 an epoch draws as many records with replacement,
             each with a weight of its rarest class's count to the power -balance, so that 1 shows all classes equally often.
+        balance_sources: the same for the sets: 1 shows all sets equally often. Its weights multiply those of `balance`.
         seed: fixes the orders.
         repeat: whether the stream is endless; its batches are all full and cross the border of epochs.
         start_batch: how many batches to leave out at the start: an interrupted training continues its stream exactly.
@@ -120,6 +124,7 @@ def load(
         batch_size=batch_size,
         shuffle=shuffle,
         balance=balance,
+        balance_sources=balance_sources,
         seed=seed,
         repeat=repeat,
         start_batch=start_batch,
@@ -142,18 +147,20 @@ def load_arrays(folders: Folders, split: str, task: Task | str | None = None, *,
             damaged.
     """
     task = None if task is None else get_task(task)
-    sets = read_manifests(folders)
+    sets, skipped = read_manifests(folders), left_out(folders)
     manifest = combined_manifest(folders)
     if limit is not None and limit < 0:
         raise ValueError(f"expected a limit of at least 0, received {limit}")
     most = sum(part.records_in(split) for _, part in sets)
     most = most if limit is None else min(most, limit)
     signals = np.empty((most, manifest.samples, len(manifest.leads)), np.float32)
-    labels, kept = [], []
+    labels, kept, sources = [], [], []
     for folder, part in sets:
         for record in read_records(folder, split, part):
             if len(kept) == most:
                 break
+            if record.id in skipped[folder]:
+                continue
             if task:
                 label = task.labels([record.codes])
                 if not task.multi_label and not label.any():
@@ -162,6 +169,7 @@ def load_arrays(folders: Folders, split: str, task: Task | str | None = None, *,
             signals[len(kept)] = record.signal
             record.signal = None
             kept.append(record)
+            sources.append(part.name)
     return Arrays(
         signals=signals[: len(kept)],
         labels=np.concatenate([task.labels([]), *labels]) if task else None,
@@ -171,7 +179,22 @@ def load_arrays(folders: Folders, split: str, task: Task | str | None = None, *,
         patients=[record.patient for record in kept],
         ages=[record.age for record in kept],
         sexes=[record.sex for record in kept],
+        sources=sources,
     )
+
+
+def read_split_codes(folders: Folders, split: str) -> list[tuple[str, ...]]:
+    """The diagnosis codes of every record of a split, in order, without their signals.
+
+    Raises:
+        ValueError: as `load_arrays`.
+    """
+    codes, skipped = [], left_out(folders)
+    for folder, manifest in read_manifests(folders):
+        for path in shard_paths(folder, manifest, split):
+            examples = read_tfrecord(path)
+            codes += [read_codes(data) for data in examples if not (skipped[folder] and read_id(data) in skipped[folder])]
+    return codes
 
 
 def read_labels(folders: Folders, split: str, task: Task | str) -> np.ndarray:
@@ -182,11 +205,7 @@ def read_labels(folders: Folders, split: str, task: Task | str) -> np.ndarray:
     Raises:
         ValueError: as `load_arrays`.
     """
-    codes = []
-    for folder, manifest in read_manifests(folders):
-        for path in shard_paths(folder, manifest, split):
-            codes.extend(read_codes(data) for data in read_tfrecord(path))
-    return get_task(task).labels(codes)
+    return get_task(task).labels(read_split_codes(folders, split))
 
 
 class Dataset:
@@ -234,38 +253,3 @@ def load_dataset(path: Folders, task: Task | str | None = None) -> Dataset:
         ValueError: if a folder holds no finished data set, or the task is unknown.
     """
     return Dataset(path, task)
-
-
-def info(folders: Folders, task: Task | str | None = None) -> dict[str, Any]:
-    """What `ecgtf info --json` prints: counts per split, with a task also per class.
-
-    `excluded` counts the records that the task leaves out (none of a multi-label task). Without a task, each split has the
-    counts of its diagnosis codes instead.
-
-    Raises:
-        ValueError: as `read_labels`.
-    """
-    sets = read_manifests(folders)
-    manifest = combined_manifest(folders)
-    splits = {}
-    for split in SPLITS:
-        content = manifest.splits[split]
-        splits[split] = {"records": content["records"], "shards": sum(len(part.shards(split)) for _, part in sets)}
-        if task is None:
-            splits[split]["codes"] = content["codes"]
-            continue
-        labels = read_labels(folders, split, task)
-        counts = labels.sum(axis=0).astype(int).tolist()
-        splits[split]["classes"] = dict(zip(get_task(task).classes, counts, strict=True))
-        splits[split]["excluded"] = 0 if get_task(task).multi_label else int((~labels.any(axis=1)).sum())
-    return {
-        "name": manifest.name,
-        "sampling_rate": manifest.sampling_rate,
-        "seconds": manifest.seconds,
-        "leads": list(manifest.leads),
-        "records": manifest.records,
-        "rejected": manifest.rejected,
-        "synthetic": manifest.synthetic,
-        "splits": splits,
-        "sources": manifest.sources,
-    }

@@ -6,6 +6,7 @@ unless a manifest or a record says otherwise.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +144,13 @@ class Rejection:
 
     id: str
     reason: str
+
+    @property
+    def kind(self) -> str:
+        """The reason without what is particular to one record: names, numbers, leads and remarks in parentheses."""
+        general = re.sub(r"^\S+\.hea: |\(.*?\)|'[^']*'", "", self.reason)
+        general = re.sub(r"\b(?:" + "|".join(LEADS) + r")\b(?:, )?", "", general)
+        return " ".join(re.sub(r"\b\d+(?:\.\d+)?\b", "N", general).split())
 
 
 SPLITS = ("train", "validation", "test")

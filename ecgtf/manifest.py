@@ -67,6 +67,8 @@ class Manifest:
     """How the set was made."""
     generator: dict[str, Any] | None = None
     """None for real records; else `{"run", "settings", "trained_on": hashed ids}`."""
+    table: dict[str, str] | None = None
+    """The table of records, `{"file", "sha256"}`, where there is one."""
     resolution_mv: float = RESOLUTION_MV
     schema: int = SCHEMA
 
@@ -149,17 +151,13 @@ def _check(manifest: Manifest) -> None:
     if set(manifest.splits) != set(SPLITS):
         raise ValueError(f"expected the splits {', '.join(SPLITS)}, received {', '.join(manifest.splits)}")
     for split, content in manifest.splits.items():
-        files = [shard["file"] for shard in content["shards"]]
-        for file in files:
-            if not isinstance(file, str) or Path(file).name != file or "\\" in file or file in ("", ".", ".."):
-                raise ValueError(f"expected a plain file name inside the folder, received {file!r}")
+        for shard in content["shards"]:
+            _check_file(shard)
         counts = [shard["records"] for shard in content["shards"]]
         if not all(_is_count(count) for count in (*counts, content["records"], *content["codes"].values())):
             raise ValueError(f"expected whole numbers of records in split {split}")
         if sum(counts) != content["records"]:
             raise ValueError(f"split {split} counts {content['records']} records, its shards {sum(counts)}")
-        if not all(isinstance(shard["sha256"], str) for shard in content["shards"]):
-            raise ValueError(f"expected a SHA-256 for each shard in split {split}")
     largest = 2**15 * manifest.resolution_mv  # of a 16-bit integer
     for name in ("mean", "std"):
         values = manifest.statistics[name]
@@ -167,10 +165,21 @@ def _check(manifest: Manifest) -> None:
             raise ValueError(f"expected {len(manifest.leads)} numbers of at most {largest:g} mV as {name} of the leads")
     if not isinstance(manifest.sources, list) or not isinstance(manifest.provenance, dict) or not _is_count(manifest.rejected):
         raise ValueError("expected a list of sources, a table of provenance and a number of rejected records")
+    if manifest.table is not None:
+        _check_file(manifest.table)
     if manifest.generator is not None:
         trained_on = manifest.generator["trained_on"]
         if not isinstance(trained_on, list) or not all(isinstance(hashed, str) for hashed in trained_on):
             raise ValueError("expected a list of hashed ids in generator.trained_on")
+
+
+def _check_file(entry: Mapping[str, Any]) -> None:
+    """Refuses a file that may lie outside the data set's folder, or has no SHA-256."""
+    file = entry["file"]
+    if not isinstance(file, str) or Path(file).name != file or "\\" in file or file in ("", ".", ".."):
+        raise ValueError(f"expected a plain file name inside the folder, received {file!r}")
+    if not isinstance(entry["sha256"], str):
+        raise ValueError(f"expected a SHA-256 for {file}")
 
 
 def _is_count(value: Any) -> bool:
@@ -184,8 +193,8 @@ def finish_dataset(
 
     Args:
         folder: where the shards are.
-        manifest_fields: `name`, `sampling_rate`, `seconds`, `leads` and, where known, `rejected`, `sources`, `provenance`,
-            `generator` of the `Manifest`.
+        manifest_fields: `name`, `sampling_rate`, `seconds`, `leads` and, where known, `rejected`, `sources`, `table`,
+            `provenance`, `generator` of the `Manifest`.
         summaries: what `write_shard` gave for each shard.
 
     Raises:

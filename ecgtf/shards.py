@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ecgtf.atomic import replacing
+from ecgtf.atomic import replacing, sha256
 from ecgtf.ecg import Record, select_leads
 from ecgtf.manifest import RESOLUTION_MV, Manifest, ShardSummary, read_manifest
 from ecgtf.tfrecord import decode_example, encode_example, frame, read_tfrecord
@@ -132,10 +132,23 @@ def read_codes(data: bytes) -> tuple[str, ...]:
     Raises:
         ValueError: if it is not one.
     """
+    return tuple(code.decode() for code in _feature(data, "codes"))
+
+
+def read_id(data: bytes) -> str:
+    """The id of an encoded record.
+
+    Raises:
+        ValueError: if it is not one.
+    """
+    return _feature(data, "id")[0].decode()
+
+
+def _feature(data: bytes, name: str) -> list:
     features = decode_example(data)
-    if "codes" not in features:
-        raise ValueError(f"expected a record with the feature codes, received the features {', '.join(features) or 'none'}")
-    return tuple(code.decode() for code in features["codes"])
+    if name not in features:
+        raise ValueError(f"expected a record with the feature {name}, received the features {', '.join(features) or 'none'}")
+    return features[name]
 
 
 def _encode(record: Record, steps: np.ndarray) -> bytes:
@@ -179,6 +192,12 @@ def verify(folder: str | os.PathLike) -> list[str]:
     folder = Path(folder)
     manifest = read_manifest(folder)
     faults, seen, listed = [], set(), set()
+    if manifest.table is not None:
+        table = folder / manifest.table["file"]
+        if not table.is_file():
+            faults.append(f"{table.name}: the table of records is missing")
+        elif sha256(table) != manifest.table["sha256"]:
+            faults.append(f"{table.name}: SHA-256 differs from the manifest")
     for split, content in manifest.splits.items():
         codes = Counter()
         for shard in content["shards"]:
@@ -187,9 +206,8 @@ def verify(folder: str | os.PathLike) -> list[str]:
             if not path.is_file():
                 faults.append(f"{shard['file']}: the shard is missing")
                 continue
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
-                    faults.append(f"{shard['file']}: SHA-256 differs from the manifest")
+            if sha256(path) != shard["sha256"]:
+                faults.append(f"{shard['file']}: SHA-256 differs from the manifest")
             only_this = _one_shard(manifest, split, shard)
             count = 0
             try:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from ecgtf.copies import left_out
 from ecgtf.manifest import Folders, Manifest, read_manifests
-from ecgtf.shards import read_codes, shard_paths
+from ecgtf.shards import read_codes, read_id, shard_paths
 from ecgtf.tasks import Task
-from ecgtf.tfrecord import read_tfrecord
+from ecgtf.tfrecord import RECORD_FRAME, RECORD_HEAD, read_tfrecord
 
 MEMORY_BYTES = 2**30
-"""A split of up to this size is held in memory; of a larger one, this much is shuffled at a time."""
-
-_FILTERED_AT_ONCE = 64
+"""A split of up to this size is held in memory; a larger one is read from its shards."""
 
 
 def stream(
@@ -28,6 +28,7 @@ def stream(
     batch_size: int,
     shuffle: bool,
     balance: float,
+    balance_sources: float,
     seed: int,
     repeat: bool,
     start_batch: int,
@@ -37,54 +38,47 @@ def stream(
 ) -> tf.data.Dataset:
     """`ecgtf.dataset.load`, whose arguments these are.
 
-    A split that fits in `memory_bytes` is read once, and each epoch is a permutation of all its records, so that entering the
-    stream late costs nothing. A larger one is read from its shards, which are permuted, as are the records within windows of
-    `memory_bytes`; entering late reads over the records before. The shuffles are stateless: neither global seeds nor other
-    data sets change them.
+    The split is read once, its checksums verified, and each epoch is an order of all its records, so that entering the stream
+    late costs nothing. A split that fits in `memory_bytes` is held; of a larger one only the places of its records are, and the
+    records are read from the shards as they come, through the system's cache. The orders are stateless: neither global seeds nor
+    other data sets change them.
     """
     for name, value, least in (("batch_size", batch_size, 1), ("start_batch", start_batch, 0), ("limit", limit, 1)):
         if value is not None and value < least:
             raise ValueError(f"expected a {name} of at least {least}, received {value}")
-    if not balance >= 0 or (balance and not shuffle):
-        raise ValueError(
-            f"expected a balance of at least 0, and of 0 without shuffle, received {balance} with shuffle={shuffle}"
-        )
+    for name, value in (("balance", balance), ("balance_sources", balance_sources)):
+        if not value >= 0 or (value and not shuffle):
+            raise ValueError(
+                f"expected a {name} of at least 0, and of 0 without shuffle, received {value} with shuffle={shuffle}"
+            )
+    if balance and task is None:
+        raise ValueError("balance needs a task: without one there are no classes")
     sets = read_manifests(folders)
     manifest = sets[0][1]
-    paths = [path for folder, part in sets for path in shard_paths(folder, part, split)]
-    parse = parser(manifest, task)
-    in_memory = max(1, memory_bytes // (2 * manifest.samples * len(manifest.leads)))  # records that fit
     total = sum(part.records_in(split) for _, part in sets)
-    kept = _kept(paths, task, limit)
-    if min(total, limit or total) <= in_memory:
-        held = np.array(list(kept), object)  # as objects: TensorFlow takes them fifty times faster than a list of bytes
-        records = len(held)
-        memory = tf.constant(held, tf.string)
-        weights = class_weights(held, task, balance) if balance else None
-        epoch = _epoch_in_memory(records, shuffle, seed, weights)
-
-        def to_batch(order):
-            return parse(tf.gather(memory, order))
-    else:
-        if balance:
-            raise ValueError(f"balance needs the split in memory: its {total} records are more than the {in_memory} that fit")
-        records = sum(1 for _ in kept)
-        epoch = _epoch_from_shards(paths, task, limit, in_memory, shuffle, seed)
-        to_batch = parse
+    held = min(total, limit or total) * 2 * manifest.samples * len(manifest.leads) <= memory_bytes
+    scan = _scan(folders, split, task, limit, keep_data=held)
+    records = len(scan.places)
     if repeat and not records:
         where = ", ".join(str(folder) for folder, _ in sets)
         raise ValueError(f"split {split} of {where} has no record" + (f" with a class of task {task.name}" if task else ""))
+    weights = (
+        draw_weights(scan.labels, balance) * draw_weights(scan.sources, balance_sources) if balance or balance_sources else None
+    )
+    epoch = _epoch(records, shuffle, seed, weights)
+    parse = parser(manifest, task)
+    fetch = _from_memory(scan.data) if held else _from_shards(scan)
     start = start_batch * batch_size
     if repeat:
         first = start // records  # leave out whole epochs without making them
-        examples = tf.data.Dataset.range(first, np.iinfo(np.int64).max).flat_map(epoch).skip(start - first * records)
+        order = tf.data.Dataset.range(first, np.iinfo(np.int64).max).flat_map(epoch).skip(start - first * records)
         cardinality = tf.data.INFINITE_CARDINALITY
     else:
-        examples = epoch(tf.constant(0, tf.int64)).skip(start)
+        order = epoch(tf.constant(0, tf.int64)).skip(start)
         left = max(0, records - start)
         cardinality = left // batch_size if drop_remainder else -(-left // batch_size)
-    batches = examples.batch(batch_size, drop_remainder=drop_remainder or repeat)
-    batches = batches.map(to_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    batches = order.batch(batch_size, drop_remainder=drop_remainder or repeat)
+    batches = batches.map(lambda numbers: parse(fetch(numbers)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     options = tf.data.Options()
     # every worker reads all shards and takes its share of each batch, so that the stream stays one stream
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
@@ -133,31 +127,84 @@ def labeller(task: Task) -> Callable[[tf.RaggedTensor], tf.Tensor]:
     return labels
 
 
-def _kept(paths: list[Path], task: Task | None, limit: int | None) -> Iterator[bytes]:
-    """The first `limit` serialised Examples that have a class of the task, in order; a multi-label task keeps all."""
-    every = (data for path in paths for data in read_tfrecord(path))
-    if task and not task.multi_label:
-        every = (data for data in every if any(code in task.codes for code in read_codes(data)))
-    return islice(every, limit)
+@dataclass(frozen=True)
+class _Scan:
+    """The records of a split that a task keeps, in order."""
+
+    paths: list[Path]
+    places: np.ndarray
+    """`(records, 3)` int64: number of the shard, first byte of the serialised Example, its length."""
+    labels: np.ndarray
+    """`(records, classes)`; no classes without a task."""
+    sources: np.ndarray
+    """`(records, sets)`, one-hot: the set that a record is of."""
+    data: list[bytes]
+    """The serialised Examples, if they are to be held."""
 
 
-def class_weights(examples: Sequence[bytes], task: Task | None, balance: float) -> np.ndarray:
-    """How often each serialised Example is drawn, relative to the others: (count of its rarest class) ** -balance.
+def _scan(folders: Folders, split: str, task: Task | None, limit: int | None, keep_data: bool) -> _Scan:
+    """Reads a split once: where its records are. What the task leaves out, or another set holds too, is not among them."""
+    sets = read_manifests(folders)
+    paths = [(place, path) for place, (folder, part) in enumerate(sets) for path in shard_paths(folder, part, split)]
+    skipped = left_out(folders)
+    skipped_by_set = [skipped[folder] for folder, _ in sets]
+    places, codes, sources, data = [], [], [], []
+    for file, source, first, example in islice(_examples(paths, task, skipped_by_set), limit):
+        places.append((file, first, len(example)))
+        codes.append(read_codes(example))
+        sources.append(source)
+        if keep_data:
+            data.append(example)
+    labels = task.labels(codes) if task else np.zeros((len(codes), 0), np.float32)
+    one_hot = np.eye(len(sets), dtype=np.float32)[np.array(sources, int)]
+    return _Scan([path for _, path in paths], np.array(places, np.int64).reshape(-1, 3), labels, one_hot, data)
 
-    Raises:
-        ValueError: without a task, for then there are no classes.
+
+def _examples(
+    paths: list[tuple[int, Path]], task: Task | None, skipped: list[frozenset[str]]
+) -> Iterator[tuple[int, int, int, bytes]]:
+    """`(number of the file, of the set, first byte, serialised Example)` of each record to read, in order."""
+    for file, (source, path) in enumerate(paths):
+        first = RECORD_HEAD
+        for example in read_tfrecord(path):
+            wanted = task is None or task.multi_label or any(code in task.codes for code in read_codes(example))
+            if wanted and not (skipped[source] and read_id(example) in skipped[source]):
+                yield file, source, first, example
+            first += len(example) + RECORD_FRAME
+
+
+def _from_memory(data: list[bytes]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from record numbers `(batch,)` to serialised Examples `(batch,)` that are held."""
+    memory = tf.constant(np.array(data, object), tf.string)  # as objects: fifty times faster than a list of bytes
+    return lambda numbers: tf.gather(memory, numbers)
+
+
+def _from_shards(scan: _Scan) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from record numbers `(batch,)` to serialised Examples `(batch,)` read from their shards."""
+    files = [np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8) for path in scan.paths]
+
+    def read(numbers: np.ndarray) -> np.ndarray:
+        places = scan.places[numbers].tolist()
+        return np.array([files[file][first : first + length].tobytes() for file, first, length in places], object)
+
+    def fetch(numbers: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(read, [numbers], tf.string), numbers.shape)
+
+    return fetch
+
+
+def draw_weights(groups: np.ndarray, balance: float) -> np.ndarray:
+    """How often each record is drawn, relative to the others: (size of its smallest group) ** -balance.
+
+    Args:
+        groups: `(records, groups)` one-hot or multi-hot: classes, or sets. A record of no group counts as one of the whole.
+        balance: 0 draws all alike, 1 draws groups alike.
     """
-    if task is None:
-        raise ValueError("balance needs a task: without one there are no classes")
-    labels = task.labels([read_codes(data) for data in examples])
-    counts = np.maximum(labels.sum(axis=0), 1.0)
-    rarest = np.where(labels > 0, counts, np.inf).min(axis=1)
-    return np.where(np.isfinite(rarest), rarest, len(examples)) ** -balance
+    sizes = np.where(groups > 0, np.maximum(groups.sum(axis=0), 1.0), np.inf).min(axis=1, initial=np.inf)
+    return np.where(np.isfinite(sizes), sizes, max(1, len(groups))) ** -balance
 
 
-def _epoch_in_memory(
-    records: int, shuffle: bool, seed: int, weights: np.ndarray | None = None
-) -> Callable[[tf.Tensor], tf.data.Dataset]:
+def _epoch(records: int, shuffle: bool, seed: int, weights: np.ndarray | None) -> Callable[[tf.Tensor], tf.data.Dataset]:
     """A function from the epoch's number to the order of record numbers; with weights, to draws with replacement."""
     cumulated = None if weights is None else np.cumsum(weights / weights.sum()).astype(np.float32)
 
@@ -169,39 +216,6 @@ def _epoch_in_memory(
         elif shuffle:
             order = tf.random.experimental.stateless_shuffle(order, seed=_epoch_seed(seed, number))
         return tf.data.Dataset.from_tensor_slices(order)
-
-    return epoch
-
-
-def _epoch_from_shards(
-    paths: list[Path], task: Task | None, limit: int | None, window: int, shuffle: bool, seed: int
-) -> Callable[[tf.Tensor], tf.data.Dataset]:
-    """A function from the epoch's number to the serialised Examples, read from the shards."""
-    make_labels = labeller(task) if task else None
-
-    def keep(examples: tf.Tensor) -> tf.Tensor:
-        codes = tf.io.parse_example(examples, {"codes": tf.io.RaggedFeature(tf.string)})["codes"]
-        return tf.boolean_mask(examples, tf.reduce_any(make_labels(codes) > 0, axis=1))
-
-    def epoch(number: tf.Tensor) -> tf.data.Dataset:
-        files = tf.constant([str(path) for path in paths])
-        epoch_seed = _epoch_seed(seed, number)
-        if shuffle and limit is None:  # the first `limit` records are those of the unshuffled shards
-            files = tf.random.experimental.stateless_shuffle(files, seed=epoch_seed)
-        examples = tf.data.TFRecordDataset(files)
-        if task and not task.multi_label:
-            examples = examples.batch(_FILTERED_AT_ONCE).map(keep, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
-        if limit is not None:
-            examples = examples.take(limit)
-        if not shuffle:
-            return examples
-
-        def shuffled(place: tf.Tensor, examples: tf.Tensor) -> tf.data.Dataset:
-            order = tf.range(tf.size(examples))
-            order = tf.random.experimental.stateless_shuffle(order, seed=tf.random.fold_in(epoch_seed, place))
-            return tf.data.Dataset.from_tensor_slices(order).map(lambda row: examples[row])
-
-        return examples.batch(window).enumerate().prefetch(1).flat_map(shuffled)
 
     return epoch
 

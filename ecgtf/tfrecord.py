@@ -21,6 +21,10 @@ Feature = Sequence[bytes] | Sequence[float] | Sequence[int]
 
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
+RECORD_HEAD = _HEADER.size
+"""Bytes of a record in front of its data."""
+RECORD_FRAME = _HEADER.size + _CHECKSUM.size
+"""Bytes of a record around its data."""
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3  # field numbers in message Feature
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5  # wire types
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ecgtf.augment import augmented
+from ecgtf.augment import Augmentation, augmented
 from ecgtf.dataset import Folders, combined_manifest, hash_id, load, load_arrays, read_labels
 from ecgtf.ecg import LEADS
 from ecgtf.generators.time_vqvae import TimeVQVAE
@@ -68,6 +68,7 @@ def train_vqvae(
     leads: str = "independent",
     devices: int | None = None,
     balance: float = 0.5,
+    balance_sources: float = 0.0,
     seed: int = 0,
     checkpoint_every: int = 200,
     max_minutes: float | None = None,
@@ -93,6 +94,7 @@ def train_vqvae(
         leads: `independent` (8 leads modelled, 4 derived exactly) or `all`.
         devices: GPUs, or logical CPU devices, to train on.
         balance: 0 draws the records of stage 2 as they are, 1 every class equally often.
+        balance_sources: The same for the data sets, in both stages.
         seed: Fixes weights, order and draws.
         checkpoint_every: Steps between checkpoints.
         max_minutes: Ends the training early and cleanly; 40 % of the time goes to stage 1.
@@ -130,6 +132,7 @@ def train_vqvae(
         "precision": precision,
         "leads": leads,
         "balance": balance,
+        "balance_sources": balance_sources,
         "seed": seed,
         "sampling": {"guidance": sizes.guidance, "steps": list(sizes.decoding_steps)},
     }
@@ -158,6 +161,7 @@ def train_vqvae(
     axis = 12.0 if manifest.leads == LEADS else 0.0  # degrees by which the heart's axis is turned at random
     every_record = load_arrays(data, "train")
     run.write_trained_on(hash_id(record) for record in every_record.ids)
+    reading = {"batch_size": batch_size, "shuffle": True, "seed": seed, "repeat": True, "balance_sources": balance_sources}
     shared = {"run": run, "batch_size": batch_size, "checkpoint_every": checkpoint_every, "resume": resume, "quiet": quiet}
 
     if not (run.folder / "tokenizer.keras").exists():
@@ -169,8 +173,9 @@ def train_vqvae(
         held_out = load_arrays(data, "validation", limit=8)
 
         def stream(step: int) -> tf.data.Dataset:
-            batches = load(data, "train", None, batch_size=batch_size, shuffle=True, seed=seed, repeat=True, start_batch=step)
-            return augmented(batches, seed, step, shift=manifest.samples // 2, axis=axis, leads=manifest.leads)
+            batches = load(data, "train", None, **reading, start_batch=step)
+            anywhere = Augmentation(gain=0.2, shift_seconds=manifest.seconds / 2, axis=axis)
+            return augmented(batches, seed, step, anywhere, rate=manifest.sampling_rate, leads=manifest.leads)
 
         done = fit(
             tokenizer,
@@ -192,11 +197,9 @@ def train_vqvae(
         prior.compile(make_optimizer(rates[1], steps[1], weight_decay=0.03))
 
     def stream(step: int) -> tf.data.Dataset:
-        batches = load(
-            data, "train", task, batch_size=batch_size, shuffle=True, seed=seed, repeat=True, start_batch=step, balance=balance
-        )
-        near = max(1, int(0.1 * manifest.sampling_rate))
-        return augmented(batches, seed + 1, step, shift=near, axis=axis, leads=manifest.leads)
+        batches = load(data, "train", task, **reading, start_batch=step, balance=balance)
+        near = Augmentation(gain=0.2, shift_seconds=0.1, axis=axis)
+        return augmented(batches, seed + 1, step, near, rate=manifest.sampling_rate, leads=manifest.leads)
 
     draw = tf.function(lambda label, seed: prior.sample(label, seed, guidance=sizes.guidance, steps=sizes.decoding_steps))
     done = fit(

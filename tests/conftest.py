@@ -1,5 +1,6 @@
 """Small data sets of seeded synthetic signals that the tests share."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,11 @@ def write_toy_dataset(folder: Path, per_class: dict[str, int], *, shards: int = 
     about["sources"] = [{"name": "toy signals", "licence": "none needed", "citation": ""}]
     finish_dataset(folder, about | fields, summaries)
     return folder
+
+
+def edit_manifest(folder, **changes) -> None:
+    path = folder / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 @pytest.fixture(scope="session")

@@ -273,15 +273,6 @@ def test_an_augmentation_added_leaves_the_draws_of_the_others_alone():
     np.testing.assert_allclose(everything[1], label, atol=1e-6)
 
 
-def test_strengths_by_keyword_are_those_of_an_augmentation():
-    for (old, _), (new, _) in zip(
-        augmented(stream(), 7, 1, shift=10, axis=12.0),
-        augmented(stream(), 7, 1, Augmentation(gain=0.2, shift_seconds=0.1, axis=12.0), rate=100.0),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(old, new)
-
-
 def test_a_stream_that_cannot_be_augmented_is_refused_in_one_line():
     eight = INDEPENDENT_LEADS
     for augmentation, leads in (
@@ -292,8 +283,6 @@ def test_a_stream_that_cannot_be_augmented_is_refused_in_one_line():
         with pytest.raises(ValueError, match="leads I, II") as refused:
             augmented(stream(), 7, 0, augmentation, rate=100.0, leads=leads)
         assert "\n" not in str(refused.value)
-    with pytest.raises(ValueError, match="sampling rate"):
-        augmented(stream(), 7, 0, Augmentation(wander=0.1))
 
 
 def test_an_augmentation_is_read_from_text_and_written_as_text():

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from ecgtf.classifiers.classifier import (
     Examples,
+    _loss,
     features,
     fit_classifier,
     load_classifier,
@@ -18,6 +20,7 @@ from ecgtf.classifiers.classifier import (
 from ecgtf.classifiers.examples import mix, read_examples, read_splits, share, training_batches
 from ecgtf.classifiers.transfer import finetune
 from ecgtf.dataset import hash_id, load_arrays
+from ecgtf.ecg import LEADS
 from ecgtf.run_folder import Run
 from ecgtf.tasks import check_classes, get_task
 
@@ -31,7 +34,9 @@ def examples(per_class=(60, 30, 10), samples=50, seed=0) -> Examples:
     phase = rng.uniform(0, 6.28, (len(target), 1))
     wave = np.sin(np.arange(samples) * (0.2 + 0.3 * target[:, None]) + phase)[..., None]
     signals = (wave * [1.0, -0.5] + 0.1 * rng.normal(size=(len(target), samples, 2))).astype("float32")
-    return Examples(signals, np.eye(len(per_class), dtype="float32")[target], [f"r{k}" for k in range(len(target))])
+    return Examples(
+        signals, np.eye(len(per_class), dtype="float32")[target], [f"r{k}" for k in range(len(target))], ["a"] * len(target)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -145,12 +150,40 @@ def test_the_loaded_model_gives_the_predictions_of_the_run(run, real):
         predict(model, test.signals[:, :500])
 
 
+def test_batches_show_sets_equally_often_on_request():
+    train = examples((50, 50)).plus(replace(examples((5, 5), seed=1), sources=["b"] * 10))
+    few = {signal.tobytes() for signal in train.signals[100:]}
+
+    def share(**options) -> float:
+        batch = next(iter(training_batches(train, batch_size=3000, **options)))[0].numpy()
+        return np.mean([signal.tobytes() in few for signal in batch])
+
+    assert share() == pytest.approx(10 / 110, abs=0.005)
+    assert share(balance_sources=1.0) == pytest.approx(0.5, abs=0.03)
+    assert share(balance=1.0) == pytest.approx(10 / 110, abs=0.02)  # the classes are balanced already
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_the_loss_of_a_mixed_label_is_the_mixture_of_the_losses(multi_label):
+    loss = _loss(np.array([1.0, 2.0, 5.0]), multi_label)
+    logits = keras.ops.convert_to_tensor([[1.0, -2.0, 0.5]])
+    a, b = np.float32([[1, 0, 0]]), np.float32([[0, 0, 1]])
+    hard = [float(loss(keras.ops.convert_to_tensor(label), logits)[0]) for label in (a, b)]
+    mixed = float(loss(keras.ops.convert_to_tensor(0.3 * a + 0.7 * b), logits)[0])
+    assert mixed == pytest.approx(0.3 * hard[0] + 0.7 * hard[1], rel=1e-5)
+    softmax = np.exp([1.0, -2.0, 0.5]) / np.exp([1.0, -2.0, 0.5]).sum()
+    sigmoid = 1 / (1 + np.exp([-1.0, 2.0, -0.5]))
+    single = -5 * np.log(softmax[2])
+    many = np.mean([-np.log(1 - sigmoid[0]), -np.log(1 - sigmoid[1]), -5 * np.log(sigmoid[2])])
+    assert hard[1] == pytest.approx(many if multi_label else single, rel=1e-5)
+
+
 def test_training_learns_and_keeps_the_best_weights(tmp_path):
     train, held_out = examples((60, 30, 10)), examples((20, 20, 20), seed=1)
     folder = Run.open(tmp_path / "r", {})
     keras.utils.set_random_seed(0)
     model = new_classifier("resnet1d", train, "abc", False, "tiny", stride=2)
-    settings = {"steps": 60, "batch_size": 16, "learning_rate": 5e-3, "quiet": True}
+    settings = {"steps": 60, "batch_size": 16, "learning_rate": 5e-3, "quiet": True, "rate": 100, "leads": LEADS[:2]}
     fit_classifier(model, train, held_out, run=folder, **settings)
     assert (predict(model, held_out.signals).argmax(axis=1) == held_out.labels.argmax(axis=1)).mean() > 0.9
     best = json.loads((folder.folder / "checkpoints" / "classifier" / "best.json").read_text())
@@ -159,7 +192,7 @@ def test_training_learns_and_keeps_the_best_weights(tmp_path):
 
 def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(tmp_path):
     train, held_out = examples((30, 20, 10)), examples((5, 5, 5), seed=1)
-    settings = {"steps": 12, "batch_size": 8, "quiet": True}
+    settings = {"steps": 12, "batch_size": 8, "quiet": True, "rate": 100, "leads": LEADS[:2]}
 
     def trained(name, resume=False, **options):
         keras.utils.set_random_seed(3)

@@ -1,9 +1,11 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from ast import literal_eval
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,8 @@ import pytest
 from ecgtf.data_prep.journal import check_folder, only_one
 from ecgtf.data_prep.prepare import prepare
 from ecgtf.data_prep.signals import resample
-from ecgtf.dataset import load_arrays, read_manifest, read_records, verify
-from ecgtf.ecg import LEADS, SPLITS, select_leads
+from ecgtf.dataset import load_arrays, read_labels, read_manifest, read_records, verify
+from ecgtf.ecg import INDEPENDENT_LEADS, LEADS, SPLITS, select_leads
 from ecgtf.generators.simulator import RHYTHMS, simulate_records
 from ecgtf.wfdb_io import read_record, write_record
 
@@ -59,7 +61,7 @@ def test_a_collection_becomes_a_data_set(tmp_path):
     assert manifest == read_manifest(tmp_path / "out")
     assert verify(tmp_path / "out") == []
     assert sorted(content(tmp_path / "out")) == [
-        "dataset.json", "rejected.csv", *[f"{split}.tfrecord-00000-of-00001" for split in sorted(SPLITS)]
+        "dataset.json", "records.csv", "rejected.csv", *[f"{split}.tfrecord-00000-of-00001" for split in sorted(SPLITS)]
     ]  # fmt: skip
     records = {record.id: record for split in SPLITS for record in read_records(tmp_path / "out", split)}
     assert sorted(records) == sorted(f"ecgs/{number % 2}/r{number:03d}" for number in range(24))
@@ -363,3 +365,133 @@ class TestRealRecords:
         reasons = rejected(tmp_path / "out")
         assert len(reasons) == 6
         assert all(reason.startswith("flat lead") for reason in reasons.values())
+
+
+def table(folder):
+    with (folder / "records.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_all_windows_of_long_records_and_padded_short_ones(tmp_path):
+    root = tmp_path / "ecgs"
+    for name, samples in (("long", 1250), ("short", 150), ("fits", 500)):
+        write_record(root, name, ecg(len(name), samples), LEADS, 100, ["Dx: 426783006"])
+    manifest = prepare("wfdb", root, tmp_path / "all", seconds=5, window="all", short="pad", workers=1)
+    rows = {row["id"]: row for row in table(tmp_path / "all")}
+    assert sorted(rows) == ["ecgs/fits@0s", "ecgs/long@0s", "ecgs/long@5s", "ecgs/short@0s"]
+    assert len({row["split"] for name, row in rows.items() if "long" in name}) == 1  # windows of a record stay together
+    assert [float(rows[f"ecgs/{name}@0s"]["padded_seconds"]) for name in ("long", "short", "fits")] == [0, 3.5, 0]
+    assert [float(rows[f"ecgs/{name}@0s"]["source_seconds"]) for name in ("long", "short", "fits")] == [12.5, 1.5, 5]
+    assert (manifest.records, manifest.provenance["source_records"], manifest.provenance["padded"]) == (4, 3, 1)
+    stored = {record.id: record.signal for split in SPLITS for record in read_records(tmp_path / "all", split)}
+    np.testing.assert_allclose(stored["ecgs/long@5s"], ecg(4, 1250)[500:1000], atol=0.501e-3)
+    np.testing.assert_array_equal(stored["ecgs/short@0s"][150:], np.broadcast_to(stored["ecgs/short@0s"][149], (350, 12)))
+
+    manifest = prepare("wfdb", root, tmp_path / "first", seconds=5, workers=1)
+    assert (manifest.records, manifest.rejected, manifest.provenance["padded"]) == (2, 1, 0)
+    assert rejected(tmp_path / "first") == {"ecgs/short": "lasts 1.5 s, shorter than the 5 s asked for"}
+
+
+def test_filters_work_at_the_rate_of_the_source(tmp_path):
+    time = np.arange(5000)[:, None] / 500
+    everywhere = select_leads(np.ones((1, 8)), INDEPENDENT_LEADS, LEADS)
+    hum, wander = 0.3 * np.sin(2 * np.pi * 50 * time) * everywhere, np.sin(2 * np.pi * 0.1 * time) * everywhere
+    record = next(simulate_records(1, seed=3, rate=500, seconds=10))
+    write_record(tmp_path / "ecgs", "a", record.signal + hum + wander, LEADS, 500)
+    write_record(tmp_path / "clean", "a", record.signal, LEADS, 500)
+    options = {"band": (0.5, 40), "mains": 50, "workers": 1}
+    prepare("wfdb", tmp_path / "ecgs", tmp_path / "out", **options)
+    prepare("wfdb", tmp_path / "clean", tmp_path / "ref", **options)
+    dirty, clean = (load_arrays(tmp_path / name, "train").signals[0] for name in ("out", "ref"))
+    assert np.abs(dirty - clean)[200:-200].max() < 0.05
+    assert np.abs(dirty).max() < np.abs(record.signal + hum + wander).max()
+    with pytest.raises(ValueError, match="leave the notch out"):
+        prepare("wfdb", tmp_path / "ecgs", tmp_path / "none", mains=300, workers=1)
+    with pytest.raises(ValueError, match="low corner below the high one"):
+        prepare("wfdb", tmp_path / "ecgs", tmp_path / "none", band=(40, 0.5), workers=1)
+
+
+def test_poor_records_are_left_out_or_kept_and_the_table_says_how_poor(tmp_path):
+    signal = next(simulate_records(1, seed=3, rate=100, seconds=10)).signal.copy()
+    write_record(tmp_path / "ecgs", "good", signal, LEADS, 100)
+    signal[300:700, 8] = 0.1
+    write_record(tmp_path / "ecgs", "poor", signal, LEADS, 100)
+    prepare("wfdb", tmp_path / "ecgs", tmp_path / "out", workers=1)
+    assert list(rejected(tmp_path / "out")) == ["ecgs/poor"]
+    assert rejected(tmp_path / "out")["ecgs/poor"].startswith("a lead is disconnected for ")
+    kept = prepare("wfdb", tmp_path / "ecgs", tmp_path / "all", checks=False, workers=1)
+    assert kept.records == 2
+    still = {row["id"]: float(row["disconnected_s"]) for row in table(tmp_path / "all")}
+    assert still["ecgs/poor"] > 3 > still["ecgs/good"]
+
+
+def test_a_changed_or_missing_table_of_records_is_found(tmp_path):
+    prepare("wfdb", collection(tmp_path / "ecgs"), tmp_path / "out", seconds=2, workers=1)
+    path = tmp_path / "out" / "records.csv"
+    path.write_text(path.read_text().replace("train", "test", 1))
+    assert verify(tmp_path / "out") == ["records.csv: SHA-256 differs from the manifest"]
+    path.unlink()
+    assert verify(tmp_path / "out") == ["records.csv: the table of records is missing"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"short": "drop"}, "unknown short 'drop'; expected one of refuse, pad"),
+        ({"window": "last"}, "unknown window 'last'; expected one of first, centre, all"),
+        ({"runner": "spark"}, "unknown runner 'spark'; expected one of local, beam"),
+        ({"beam_args": ["--x"]}, "go with the runner beam only"),
+    ],
+)
+def test_unknown_choices_are_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        prepare("wfdb", collection(tmp_path / "ecgs", 2), tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+FOLDERS = {"ptbxl": "ptb-xl", "chapman": "chapman-shaoxing", "challenge": "cpsc2018", "ludb": "ludb"}
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the real records in ../shared/data")
+def test_every_source_is_accounted_for_and_all_are_used_as_one(tmp_path):
+    headers = {source: len(list((DATA / folder).rglob("*.hea"))) for source, folder in FOLDERS.items()}
+    with (DATA / "ptb-xl" / "ptbxl_database.csv").open(encoding="utf-8-sig") as file:
+        headers["ptbxl"] = sum(1 for _ in csv.DictReader(file))
+    for source, folder in FOLDERS.items():
+        manifest = prepare(source, DATA / folder, tmp_path / source)
+        assert manifest.records + manifest.rejected == headers[source] == len(table(tmp_path / source)) + manifest.rejected
+        assert len(rejected(tmp_path / source)) == manifest.rejected
+        assert verify(tmp_path / source) == []
+    sets = [tmp_path / source for source in FOLDERS]
+    merged = [load_arrays(sets, split) for split in SPLITS]
+    assert sum(len(part) for part in merged) == sum(read_manifest(folder).records for folder in sets)  # no copies among them
+    # a plain count of the codes, from headers and table, of the records that were kept
+    counts = np.array([read_labels(sets, split, "rhythm4").sum(axis=0) for split in SPLITS]).sum(axis=0)
+    rarer = ["67198005", "251166008", "233896004", "233897008", "17366009", "195101003"]
+    words = {
+        "AFIB": {"AFIB", "AFLT", "164889003", "164890007", "AF", "Atrial fibrillation", "Atrial flutter, typical"},
+        "GSVT": {"STACH", "SVTAC", "PSVT", "427084000", "426761007", "713422000", "Sinus tachycardia"} | set(rarer),
+        "SB": {"SBRAD", "426177001", "Sinus bradycardia"},
+        "SR": {"SR", "SARRH", "426783006", "427393009", "Normal", "Sinus rhythm", "Sinus arrhythmia"},
+    }
+    expected = dict.fromkeys(words, 0)
+    for codes in _codes_in_the_files({row["id"] for folder in sets for row in table(folder)}):
+        first = next((name for name, its in words.items() if its & codes), None)
+        if first:
+            expected[first] += 1
+    assert dict(zip(("SB", "AFIB", "GSVT", "SR"), counts.astype(int).tolist(), strict=True)) == expected
+
+
+def _codes_in_the_files(kept):
+    with (DATA / "ptb-xl" / "ptbxl_database.csv").open(encoding="utf-8-sig", newline="") as file:
+        for row in csv.DictReader(file):
+            if {f"ptb-xl/{row['filename_lr']}", f"ptb-xl/{row['filename_hr']}"} & kept:
+                yield set(literal_eval(row["scp_codes"]))
+    for source in ("chapman", "challenge", "ludb"):
+        root = DATA / FOLDERS[source]
+        for header in root.rglob("*.hea"):
+            if f"{source}/{header.relative_to(root).with_suffix('').as_posix()}" in kept:
+                text = header.read_text(encoding="utf-8", errors="replace")
+                dx = re.search(r"#\s*Dx:(.*)", text)
+                rhythm = re.search(r"#\s*Rhythm:\s*(.*?)\.?\s*$", text, re.MULTILINE)
+                yield {code.strip() for code in dx[1].split(",")} if dx else {rhythm[1]} if rhythm else set()

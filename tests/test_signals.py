@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecgtf.data_prep.signals import FLAT_MV, fault, fit_length, resample
+from ecgtf.data_prep.signals import FLAT_MV, cut, fault, pad, resample
 from ecgtf.ecg import LEADS
 from ecgtf.wfdb_io import read_record
 
@@ -61,19 +61,37 @@ def test_impossible_rates_are_refused_before_any_memory_is_taken(rate, new_rate)
         resample(np.zeros((1000, 1), np.float32), rate, new_rate)
 
 
-def test_fit_length_takes_the_first_or_the_middle_seconds():
-    signal = np.arange(100)[:, None]
-    assert fit_length(signal, 10, 4)[:, 0].tolist() == list(range(40))
-    assert fit_length(signal, 10, 4, "centre")[:, 0].tolist() == list(range(30, 70))
-    assert len(fit_length(signal, 10, 10)) == 100
+def excerpts(*arguments):
+    return [(first, part[:, 0].tolist()) for first, part in cut(np.arange(100)[:, None], *arguments)]
+
+
+def test_cut_takes_the_first_the_middle_or_all_seconds():
+    assert excerpts(10, 4) == [(0, list(range(40)))]
+    assert excerpts(10, 4, "centre") == [(30, list(range(30, 70)))]
+    assert excerpts(10, 4, "all") == [(0, list(range(40))), (40, list(range(40, 80)))]
+    assert excerpts(10, 2.5, "all") == [(first, list(range(first, first + 25))) for first in (0, 25, 50, 75)]
+    assert excerpts(10, 10, "all") == excerpts(10, 10) == [(0, list(range(100)))]
+    # at 10 Hz, 0.95 s are 9.5 samples: excerpts start where they should, to the sample
+    assert [first for first, _ in excerpts(10, 0.95, "all")] == [0, 9, 19, 28, 38, 47, 57, 66, 76, 85]
+    assert {len(part) for _, part in excerpts(10, 0.95, "all")} == {10}
+
+
+def test_short_signals_are_refused_or_come_back_whole_to_be_padded():
     with pytest.raises(ValueError, match=r"lasts 10 s, shorter than the 10\.1 s"):
-        fit_length(signal, 10, 10.1)
-    with pytest.raises(ValueError, match="unknown window 'last'; expected one of first, centre"):
-        fit_length(signal, 10, 1, "last")
+        excerpts(10, 10.1)
+    for window in ("first", "centre", "all"):
+        assert excerpts(10, 11, window, "pad") == [(0, list(range(100)))]
+    with pytest.raises(ValueError, match="unknown window 'last'; expected one of first, centre, all"):
+        excerpts(10, 1, "last")
+    with pytest.raises(ValueError, match="unknown choice 'drop' for short records; expected one of refuse, pad"):
+        excerpts(10, 1, "first", "drop")
+    signal = np.array([[1.0, 5.0], [2.0, 4.0]], np.float32)
+    assert pad(signal, 4).tolist() == [[1, 5], [2, 4], [2, 4], [2, 4]]
+    assert pad(signal, 1).tolist() == [[1, 5]]
 
 
 def test_rounding_of_the_rate_does_not_ask_for_one_sample_too_many():
-    assert len(fit_length(np.zeros((3, 1)), 0.1, 30)) == 3  # 0.1 * 30 is 3.0000000000000004
+    assert len(cut(np.zeros((3, 1)), 0.1, 30)[0][1]) == 3  # 0.1 * 30 is 3.0000000000000004
 
 
 def test_faults_name_the_leads():

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from ecgtf.atomic import replacing, write_json
-from ecgtf.augment import augmented
+from ecgtf.augment import Augmentation, augmented
 from ecgtf.classifiers import resnet1d
 from ecgtf.classifiers.examples import (
     Examples,
@@ -48,6 +48,10 @@ VALIDATIONS = 20
 """Validations in a training."""
 
 
+AUGMENTATION = Augmentation(gain=0.2, shift_seconds=1.0)
+"""How training records are changed unless told otherwise."""
+
+
 def train_classifier(
     kind: str,
     data: Folders,
@@ -65,7 +69,8 @@ def train_classifier(
     weight_decay: float = 1e-2,
     balance: float = 0.0,
     class_weights: str | None = None,
-    augment: bool = True,
+    balance_sources: float = 0.0,
+    augment: Augmentation = AUGMENTATION,
     ema: bool = True,
     patience: int | None = 10,
     seed: int = 0,
@@ -100,7 +105,8 @@ def train_classifier(
         weight_decay: Decoupled weight decay.
         balance: 0 draws the records as they are, 1 every class equally often.
         class_weights: `balanced` weighs the losses of the classes by their rarity; not with `balance` 1, which does the same.
-        augment: Train on records randomly scaled and moved in time.
+        balance_sources: 0 draws the records as they are, 1 every data set equally often.
+        augment: How the training records are changed at random.
         ema: Average the weights over the training.
         patience: Validations (of 20) without a better macro-AUROC after which the training ends; None for never.
         seed: Fixes weights, order and draws.
@@ -125,7 +131,14 @@ def train_classifier(
     }
     if steps is not None and epochs is not None:
         raise ValueError("give steps or epochs, not both")
-    options = {"weight_decay": weight_decay, "balance": balance, "class_weights": class_weights, "augment": augment, "ema": ema}
+    options = {
+        "weight_decay": weight_decay,
+        "balance": balance,
+        "class_weights": class_weights,
+        "balance_sources": balance_sources,
+        "augment": augment,
+        "ema": ema,
+    }
     manifest = combined_manifest(data)
     config = {
         "command": "train-classifier",
@@ -142,6 +155,7 @@ def train_classifier(
         "seed": seed,
         **{name: settings[name] for name in ("batch_size", "learning_rate")},
         **options,
+        "augment": str(augment),
         **signature(manifest, task),
     }
     real, validation, test = read_splits(data, test_data, task, seed)
@@ -156,7 +170,7 @@ def train_classifier(
     if steps is None:
         steps = settings["steps"] if epochs is None else max(1, round(epochs * len(train) / settings["batch_size"]))
 
-    check_training(steps, settings["batch_size"], balance, class_weights)
+    check_training(steps, settings["batch_size"], balance, class_weights, balance_sources)
     set_precision(precision)
     strategy = make_strategy(devices)
 
@@ -176,6 +190,8 @@ def train_classifier(
         train,
         validation,
         run=run,
+        rate=manifest.sampling_rate,
+        leads=manifest.leads,
         strategy=strategy,
         steps=steps,
         batch_size=settings["batch_size"],
@@ -212,6 +228,8 @@ def fit_classifier(
     validation: Examples,
     *,
     run: Run,
+    rate: float,
+    leads: Sequence[str],
     strategy: tf.distribute.Strategy | None = None,
     stage: str = "classifier",
     steps: int = 600,
@@ -220,7 +238,8 @@ def fit_classifier(
     weight_decay: float = 1e-2,
     balance: float = 0.0,
     class_weights: str | None = None,
-    augment: bool = True,
+    balance_sources: float = 0.0,
+    augment: Augmentation = AUGMENTATION,
     ema: bool = True,
     patience: int | None = 10,
     seed: int = 0,
@@ -233,7 +252,7 @@ def fit_classifier(
     The weights kept are those of the best macro-AUROC on `validation`; where no class there has positives and negatives, the
     last ones. The other arguments are those of `train_classifier`.
     """
-    check_training(steps, batch_size, balance, class_weights)
+    check_training(steps, batch_size, balance, class_weights, balance_sources)
     multi_label = model.get_layer("logits").multi_label
     weights = _rarity(train.labels) if class_weights else np.ones(train.labels.shape[1])
     with (strategy or tf.distribute.get_strategy()).scope():
@@ -241,11 +260,12 @@ def fit_classifier(
         optimizer.build(model.trainable_variables)
         model.compile(optimizer, loss=_loss(weights, multi_label))
     judged = len(validation) > 0 and np.isfinite(macro_auroc(validation.labels, validation.labels))
-    shift = train.signals.shape[1] // 10
 
     def stream(step: int) -> tf.data.Dataset:
-        batches = training_batches(train, batch_size=batch_size, balance=balance, seed=seed, start_batch=step)
-        return augmented(batches, seed, step, shift=shift) if augment else batches
+        batches = training_batches(
+            train, batch_size=batch_size, balance=balance, balance_sources=balance_sources, seed=seed, start_batch=step
+        )
+        return augmented(batches, seed, step, augment, rate=rate, leads=leads)
 
     return fit(
         model,
@@ -328,12 +348,15 @@ def check_kind(kind: str, preset: str) -> None:
         raise ValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
 
 
-def check_training(steps: int, batch_size: int, balance: float, class_weights: str | None = None) -> None:
+def check_training(
+    steps: int, batch_size: int, balance: float, class_weights: str | None = None, balance_sources: float = 0.0
+) -> None:
     """Refuses settings of a training that are not possible."""
     if steps < 1 or batch_size < 1:
         raise ValueError(f"expected at least 1 step and 1 record a batch, received {steps} and {batch_size}")
-    if not 0 <= balance <= 1:
-        raise ValueError(f"expected a balance between 0 and 1, received {balance}")
+    for name, value in (("balance", balance), ("balance_sources", balance_sources)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"expected a {name} between 0 and 1, received {value}")
     if class_weights not in (None, "balanced"):
         raise ValueError(f"class_weights must be 'balanced' or None, received {class_weights!r}")
 
@@ -365,14 +388,13 @@ def _rarity(labels: np.ndarray) -> np.ndarray:
 
 
 def _loss(weights: np.ndarray, multi_label: bool) -> Callable:
-    """Cross-entropy `(batch,)` of logits, positives weighed by their class."""
+    """Cross-entropy `(batch,)` of logits, positives weighed by their class; labels may be soft, as `mixup` makes them."""
     weights = tf.constant(weights, tf.float32)
 
     def loss(label, logits):
         if multi_label:
-            terms = ops.binary_crossentropy(label, logits, from_logits=True)
-            return ops.mean(terms * (label * weights + (1.0 - label)), axis=-1)
-        return ops.categorical_crossentropy(label, logits, from_logits=True) * ops.sum(label * weights, axis=-1)
+            return ops.mean(label * weights * ops.softplus(-logits) + (1.0 - label) * ops.softplus(logits), axis=-1)
+        return -ops.sum(label * weights * ops.log_softmax(logits), axis=-1)
 
     return loss
 

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from ecgtf.dataset import Folders, combined_manifest, load_arrays, read_manifests
+from ecgtf.stream import draw_weights
 from ecgtf.tasks import Task
 
 
@@ -26,20 +27,24 @@ class Examples:
     """`(records, classes)` float32, one-hot or multi-hot."""
     ids: list[str]
     """Ids of the records; those of a synthetic set carry its name in front."""
+    sources: list[str]
+    """The names of the sets they are of."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, index: Sequence[int] | np.ndarray) -> Examples:
         """The records at these places, in this order."""
-        return Examples(self.signals[index], self.labels[index], [self.ids[place] for place in index])
+        ids, sources = ([names[place] for place in index] for names in (self.ids, self.sources))
+        return Examples(self.signals[index], self.labels[index], ids, sources)
 
     def plus(self, other: Examples) -> Examples:
         """These records, then the others."""
         if not len(other):
             return self
         signals = np.concatenate([self.signals, other.signals])
-        return Examples(signals, np.concatenate([self.labels, other.labels]), self.ids + other.ids)
+        labels = np.concatenate([self.labels, other.labels])
+        return Examples(signals, labels, self.ids + other.ids, self.sources + other.sources)
 
 
 def read_examples(folders: Folders, split: str, task: Task) -> Examples:
@@ -48,16 +53,11 @@ def read_examples(folders: Folders, split: str, task: Task) -> Examples:
     Raises:
         ValueError: as `load_arrays`.
     """
-    combined_manifest(folders)  # the sets fit together, or this says why not
-    parts = []
-    for folder, manifest in read_manifests(folders):
-        arrays = load_arrays(folder, split, task)
-        ids = [f"{manifest.name}/{name}" for name in arrays.ids] if manifest.synthetic else arrays.ids
-        parts.append(Examples(arrays.signals, arrays.labels, ids))
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole.plus(part)
-    return whole
+    arrays = load_arrays(folders, split, task)
+    synthetic = {part.name for _, part in read_manifests(folders) if part.synthetic}
+    named = zip(arrays.sources, arrays.ids, strict=True)
+    ids = [f"{source}/{id_}" if source in synthetic else id_ for source, id_ in named]
+    return Examples(arrays.signals, arrays.labels, ids, arrays.sources)
 
 
 def read_splits(data: Folders, test_data: Folders | None, task: Task, seed: int) -> tuple[Examples, Examples, Examples]:
@@ -139,7 +139,13 @@ def lineage(folders: Folders) -> set[str]:
 
 
 def training_batches(
-    train: Examples, *, batch_size: int, balance: float = 0.0, seed: int = 0, start_batch: int = 0
+    train: Examples,
+    *,
+    batch_size: int,
+    balance: float = 0.0,
+    balance_sources: float = 0.0,
+    seed: int = 0,
+    start_batch: int = 0,
 ) -> tf.data.Dataset:
     """Endless batches `(signal, label)` from batch `start_batch` on; what batch s holds is a function of (seed, s) alone.
 
@@ -148,14 +154,20 @@ def training_batches(
         batch_size: Records a batch.
         balance: 0 shows every record once an epoch, in a new order each; above 0 draws with replacement, each record with the
             weight n^-balance, n the size of its rarest class.
+        balance_sources: The same for the sets that the records are of; its weights multiply those of `balance`.
         seed: Fixes the draws.
         start_batch: The first batch.
     """
     if not len(train):
         raise ValueError("expected training records, received none: the split is empty or has no class of the task")
 
+    weights = None
+    if balance or balance_sources:
+        sets = np.array(train.sources)[:, None] == sorted(set(train.sources))
+        weights = draw_weights(train.labels, balance) * draw_weights(sets, balance_sources)
+
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for index in _indices(train.labels, batch_size, balance, seed, start_batch):
+        for index in _indices(len(train), weights, batch_size, seed, start_batch):
             yield train.signals[index], train.labels[index]
 
     shapes = [(batch_size, *array.shape[1:]) for array in (train.signals, train.labels)]
@@ -166,11 +178,9 @@ def training_batches(
     return stream.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def _indices(labels: np.ndarray, batch_size: int, balance: float, seed: int, start: int) -> Iterator[np.ndarray]:
-    records = len(labels)
-    if balance > 0:
-        sizes = np.where(labels > 0, labels.sum(axis=0), records).min(axis=1)  # of each record's rarest class
-        reach = np.cumsum(sizes**-balance)
+def _indices(records: int, weights: np.ndarray | None, batch_size: int, seed: int, start: int) -> Iterator[np.ndarray]:
+    if weights is not None:
+        reach = np.cumsum(weights)
         for number in range(start, np.iinfo(np.int64).max):
             draws = np.random.default_rng([seed, number]).random(batch_size)
             yield np.minimum(np.searchsorted(reach, draws * reach[-1], side="right"), records - 1)

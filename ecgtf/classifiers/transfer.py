@@ -7,7 +7,9 @@ from pathlib import Path
 
 import keras
 
+from ecgtf.augment import Augmentation
 from ecgtf.classifiers.classifier import (
+    AUGMENTATION,
     PRESETS,
     check_kind,
     check_limits,
@@ -58,6 +60,8 @@ def finetune(
     batch_size: int | None = None,
     learning_rate: float | None = None,
     balance: float = 0.0,
+    balance_sources: float = 0.0,
+    augment: Augmentation = AUGMENTATION,
     patience: int | None = 10,
     seed: int = 0,
     precision: str = "float32",
@@ -92,6 +96,8 @@ def finetune(
         learning_rate: Peak learning rate of the fine-tuning, in place of a quarter of the preset's (all of it without
             pre-training).
         balance: 0 draws the records as they are, 1 every class equally often.
+        balance_sources: 0 draws the records as they are, 1 every data set equally often.
+        augment: How the training records are changed at random.
         patience: Validations (of 20 a stage) without a better macro-AUROC after which a stage ends; None for never.
         seed: Fixes the share, weights, order and draws.
         precision: `float32`, `bfloat16` or `float16`.
@@ -137,6 +143,8 @@ def finetune(
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "balance": balance,
+        "balance_sources": balance_sources,
+        "augment": str(augment),
         "patience": patience,
         "precision": precision,
         "seed": seed,
@@ -154,7 +162,7 @@ def finetune(
     trained_on = seen | {hash_id(name) for name in used.ids}
     check_no_leak(trained_on, validation.ids + test.ids)
 
-    check_training(min(steps, pretrain_steps), batch_size, balance)
+    check_training(min(steps, pretrain_steps), batch_size, balance, balance_sources=balance_sources)
     set_precision(precision)
     strategy = make_strategy(devices)
 
@@ -176,9 +184,13 @@ def finetune(
     keras.utils.set_random_seed(seed)
     shared = {
         "run": run,
+        "rate": manifest.sampling_rate,
+        "leads": manifest.leads,
         "strategy": strategy,
         "batch_size": batch_size,
         "balance": balance,
+        "balance_sources": balance_sources,
+        "augment": augment,
         "patience": patience,
         "seed": seed,
         "resume": resume,

@@ -42,10 +42,12 @@ def budgeted_classifier(part: Part, comparison: Comparison, folder: Path, preset
     run = Run.open(folder, config, resume=True)
     if run.finished:
         return run
-    train, validation = hold_out(Examples(part.signals, part.labels, part.ids), comparison.seed)
+    train, validation = hold_out(Examples(part.signals, part.labels, part.ids, ["real"] * len(part)), comparison.seed)
     keras.utils.set_random_seed(comparison.seed)
     model = new_classifier("resnet1d", train, task.classes, task.multi_label, preset)
-    fit_classifier(model, train, validation, run=run, seed=comparison.seed, resume=True, quiet=quiet, **BUDGETS[preset])
+    signature = {"rate": comparison.rate, "leads": comparison.leads}
+    options = {"seed": comparison.seed, "resume": True, "quiet": quiet, **BUDGETS[preset]}
+    fit_classifier(model, train, validation, run=run, **signature, **options)
     run.write_trained_on(hash_id(name) for name in part.ids)
     run.save_model(model)
     run.finish()

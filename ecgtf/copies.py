@@ -1,0 +1,92 @@
+"""Records that stand in a data set, or in several that are used as one, more than once (NumPy only).
+
+Collections contain each other: the PhysioNet/CinC challenges ship PTB-XL's records, Ningbo's and Chapman's. Used together, such
+a record would be learnt twice, and tested on after it was learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from ecgtf.ecg import SPLITS
+from ecgtf.fingerprint import copies
+from ecgtf.manifest import Folders, read_manifests
+from ecgtf.record_table import read_columns
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a record stands."""
+
+    folder: Path
+    split: str
+    id: str
+
+
+def find_copies(folders: Folders) -> list[tuple[Place, ...]]:
+    """Groups of places that hold the same ECG, by the fingerprints in the tables of records.
+
+    A set without a table of records (a synthetic one) has no fingerprints: it takes no part.
+
+    Raises:
+        ValueError: as `read_manifests`, or if a table of records is damaged.
+    """
+    tables = [
+        (folder / manifest.table["file"], manifest.table["sha256"])
+        for folder, manifest in read_manifests(folders)
+        if manifest.table
+    ]
+    return _groups(tuple(tables))
+
+
+def left_out(folders: Folders) -> dict[Path, frozenset[str]]:
+    """Ids by folder of the records that are not read when several sets are used as one, because they are read elsewhere.
+
+    Of records with the same ECG one is read: one of the test split before one of the validation split before one of the training
+    split, so that nothing that is tested on was learnt; of equals that of the set given first. A single set is read as it is.
+
+    Raises:
+        ValueError: as `find_copies`.
+    """
+    sets = read_manifests(folders)
+    found: dict[Path, set[str]] = {folder: set() for folder, _ in sets}
+    if len(sets) > 1:
+        for group in find_copies(folders):
+            first = max(group, key=lambda place: SPLITS.index(place.split))  # the first of equals
+            for place in group:
+                if place != first:
+                    found[place.folder].add(place.id)
+    return {folder: frozenset(ids) for folder, ids in found.items()}
+
+
+@lru_cache(maxsize=8)
+def _groups(tables: Sequence[tuple[Path, str]]) -> list[tuple[Place, ...]]:
+    """The groups in these tables; their checksums are only there to know them again."""
+    places, prints = [], []
+    for path, _ in tables:
+        columns = read_columns(path, ("split", "id", "fingerprint"))
+        places += [Place(path.parent, split, id_) for split, id_ in zip(columns["split"], columns["id"], strict=True)]
+        prints += columns["fingerprint"]
+    leader = list(range(len(places)))
+    try:
+        pairs = copies(prints)
+    except ValueError as error:
+        names = ", ".join(str(path) for path, _ in tables)
+        raise ValueError(f"a fingerprint in {names} is damaged: {error}") from error
+    for i, j in pairs:
+        a, b = _leader(leader, i), _leader(leader, j)
+        leader[max(a, b)] = min(a, b)
+    groups: dict[int, list[Place]] = {}
+    for place in {place for pair in pairs for place in pair}:
+        groups.setdefault(_leader(leader, place), []).append(place)
+    return [tuple(places[member] for member in sorted(group)) for _, group in sorted(groups.items())]
+
+
+def _leader(leader: list[int], place: int) -> int:
+    while leader[place] != place:
+        leader[place] = leader[leader[place]]
+        place = leader[place]
+    return place

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from ecgtf.copies import find_copies, left_out
+from ecgtf.data_prep.prepare import prepare
+from ecgtf.dataset import load, load_arrays, read_labels
+from ecgtf.ecg import LEADS
+from ecgtf.generators.simulator import simulate_records
+from ecgtf.info import info
+from ecgtf.wfdb_io import write_record
+
+SPLITS = ("train", "validation", "test")
+
+
+@pytest.fixture(scope="module")
+def two_sets(tmp_path_factory):
+    """`a` with the simulated ECGs 0 to 11 at 500 Hz, `b` with 8 to 19, its copies at twice the gain steps and in other splits."""
+    root = tmp_path_factory.mktemp("copies")
+    records = list(simulate_records(20, seed=5, rate=500, seconds=10))
+    for name, chosen in (("a", range(12)), ("b", range(8, 20))):
+        rows = ["record,code,split"]
+        for place, number in enumerate(chosen):
+            signal = records[number].signal if name == "a" else np.round(records[number].signal, 2)
+            write_record(root / "wfdb" / name, f"{name}{number:02d}", signal, LEADS, 500)
+            rows.append(f"{name}{number:02d},SR,{SPLITS[place % 3]}")
+        (root / f"{name}.csv").write_text("\n".join(rows) + "\n")
+        prepare("wfdb", root / "wfdb" / name, root / name, labels=root / f"{name}.csv", workers=1)
+    return [root / "a", root / "b"]
+
+
+def test_copies_are_found_in_spite_of_rounding(two_sets):
+    groups = [[place.id for place in group] for group in find_copies(two_sets)]
+    assert sorted(groups) == [[f"a/a{number:02d}", f"b/b{number:02d}"] for number in (8, 9, 10, 11)]
+    assert find_copies(two_sets[:1]) == []
+    assert left_out(two_sets[:1]) == {two_sets[0]: frozenset()}
+
+
+def test_a_copy_is_read_once_and_never_learnt_if_it_is_tested_on(two_sets):
+    # a: 8 test, 9 train, 10 validation, 11 test; b: 8 train, 9 validation, 10 test, 11 train
+    assert left_out(two_sets) == {two_sets[0]: {"a/a09", "a/a10"}, two_sets[1]: {"b/b08", "b/b11"}}
+    read = {split: load_arrays(two_sets, split).ids for split in SPLITS}
+    everything = [name.split("/")[1][1:] for ids in read.values() for name in ids]
+    assert sorted(everything) == [f"{number:02d}" for number in range(20)]
+    assert not {"a/a09", "b/b08", "b/b11"} & set(read["train"])
+    assert {"a/a08", "b/b10", "a/a11"} <= set(read["test"])
+    for split in SPLITS:
+        assert len(read_labels(two_sets, split, "rhythm4")) == len(read[split])
+        batches = list(load(two_sets, split, "rhythm4", batch_size=3).as_numpy_iterator())
+        streamed = np.concatenate([signal for signal, _ in batches])
+        np.testing.assert_array_equal(streamed, load_arrays(two_sets, split).signals)
+
+
+def test_of_equals_the_one_in_the_set_given_first_is_read(two_sets):
+    same = left_out([two_sets[1], two_sets[0]])
+    assert same == left_out(two_sets)  # here the splits decide
+    assert load_arrays(two_sets, "train").sources == ["a"] * 3 + ["b"] * 2
+
+
+def test_info_reports_them(two_sets):
+    about = info(two_sets, "rhythm4")
+    assert about["copies"]["groups"] == about["copies"]["across_splits"] == about["copies"]["left_out"] == 4
+    assert ["a/a09 (train of a)", "b/b09 (validation of b)"] in about["copies"]["examples"]
+    assert about["records"] == 20
+    assert sum(sum(split["classes"].values()) for split in about["splits"].values()) == 20
+
+
+def test_a_damaged_fingerprint_is_one_line(two_sets, tmp_path):
+    import shutil
+
+    damaged = tmp_path / "a"
+    shutil.copytree(two_sets[0], damaged)
+    text = (damaged / "records.csv").read_text()
+    row = text.splitlines()[1].split(",")
+    (damaged / "records.csv").write_text(text.replace(row[9], "xyz"))
+    with pytest.raises(ValueError, match=r"a fingerprint in .*records\.csv is damaged"):
+        find_copies([damaged])
