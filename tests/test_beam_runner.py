@@ -6,6 +6,7 @@ import pytest
 
 from ecgtf.data_prep.beam_runner import pipeline_options, run_jobs_on_beam
 from ecgtf.data_prep.conversion import Job, Settings, simulated_records, write_job
+from ecgtf.data_prep.prepare import prepare
 from ecgtf.ecg import LEADS
 from ecgtf.workers import run_jobs
 
@@ -113,3 +114,20 @@ def test_without_beam_the_error_says_how_to_install_it(tmp_path, monkeypatch):
 def test_beam_is_imported_when_it_is_used_only():
     code = "import sys, ecgtf.data_prep.beam_runner\nprint('apache_beam' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_a_preparation_on_beam_leaves_the_same_folder(tmp_path, beam):
+    options = {"seconds": 2.0, "limit": 60}
+    prepare(None, None, tmp_path / "local", workers=1, **options)
+    prepare(None, None, tmp_path / "beam", runner="beam", **options)
+    assert content(tmp_path / "beam") == content(tmp_path / "local")
+
+
+def test_without_beam_nothing_is_replaced(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    prepare(None, None, out, seconds=2.0, limit=6, workers=1)
+    before = content(out)
+    monkeypatch.setitem(sys.modules, "apache_beam.options.pipeline_options", None)  # as if it were not installed
+    with pytest.raises(ValueError, match=r"install it with: pip install 'ecgtf\[beam\]'"):
+        prepare(None, None, out, seconds=2.0, limit=6, overwrite=True, runner="beam")
+    assert content(out) == before

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ecgtf.cli.main import app
-from ecgtf.ecg import LEADS
+from ecgtf.ecg import LEADS, derive_leads, select_leads
 from ecgtf.wfdb_io import write_record
 
 TINY_TRAINING = ["--preset", "tiny", "--steps", "4,4", "--batch-size", "8"]
@@ -174,7 +174,7 @@ def test_several_candidates_are_listed(chain, monkeypatch, tmp_path):
         (["finetune", "--data", "nowhere"], "ecgtf generate"),
         (["finetune", "--data", "nowhere", "--scratch"], "nowhere"),
         (["prepare", "wfdb", "nowhere"], "nowhere"),
-        (["prepare", "mitbih", "."], "ptbxl, wfdb"),
+        (["prepare", "mitbih", "."], "ptbxl, chapman, challenge, ludb, wfdb"),
         (["prepare", "--leads", "I,II,X9"], "unknown lead name 'X9'"),
         (["train-generator", "gan"], "expected one of vqvae"),
         (["train-generator", "vqvae", "--steps", "many"], "such as 600,900"),
@@ -219,9 +219,13 @@ def test_generate_takes_no_file_for_a_folder_and_no_command_writes_below_one(cha
     assert (tmp_path / "taken").read_text() == "precious"
 
 
+def noise(seed: int) -> np.ndarray:
+    """12 leads whose limb leads agree."""
+    return derive_leads(np.random.default_rng(seed).normal(0, 0.3, (5000, 8)))
+
+
 def record(folder: Path, name: str, signal: np.ndarray | None = None, leads=LEADS) -> Path:
-    rng = np.random.default_rng(len(name))
-    signal = rng.normal(0, 0.3, (5000, len(leads))) if signal is None else signal
+    signal = select_leads(noise(len(name)), LEADS, leads) if signal is None else signal
     write_record(folder, name, signal.astype("float32"), leads, 500, ["Dx: 426783006"])
     return folder
 
@@ -245,10 +249,10 @@ def test_folders_without_a_usable_record_are_refused(tmp_path, monkeypatch):
 def test_bad_records_are_rejected_and_fatal_only_when_strict(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     source = record(tmp_path / "source", "good")
-    flat = np.random.default_rng(0).normal(0, 0.3, (5000, 12))
+    flat = noise(0)
     flat[:, 7] = 0.0
     record(source, "flat", flat)
-    missing = np.random.default_rng(1).normal(0, 0.3, (5000, 12))
+    missing = noise(1)
     missing[100:200, 3] = np.nan
     record(source, "missing", missing)
     code, out, _ = call("prepare", "wfdb", "source", "--out", "data/a")

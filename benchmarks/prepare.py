@@ -1,0 +1,133 @@
+"""How fast and in how much memory collections become data sets: `python benchmarks/prepare.py [--records N] [--copies K]`.
+
+Simulates N WFDB records of 10 s at 500 Hz, then in turns, three times each: the plain loop that a user would write
+(`wfdb.rdsamp`, `scipy.signal.resample_poly` to 100 Hz, nothing stored, one core), and `ecgtf prepare wfdb` to 100 Hz shards, with
+filters off and on. With K above 1, also prepares each record K times over (hard links) and prints the peak memory of all processes.
+The limit: reading the signal files and writing as many bytes as the shards have, without any work between.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import wfdb
+from scipy.signal import resample_poly
+
+from ecgtf.generators.simulator import simulate_collection
+
+ROUNDS = 3
+PREPARE = "import sys; from ecgtf.cli.main import main; sys.exit(main())"
+
+
+def plain_loop(root: Path, most: int = 300) -> float:
+    """Records a second of wfdb and SciPy, over the first records."""
+    headers = sorted(root.rglob("*.hea"))[:most]
+    started = time.perf_counter()
+    for header in headers:
+        signal, _ = wfdb.rdsamp(str(header.with_suffix("")))
+        resample_poly(signal, 1, 5, axis=0)
+    return len(headers) / (time.perf_counter() - started)
+
+
+def prepare(root: Path, out: Path, *options: str) -> tuple[float, float]:
+    """Records a second of the command, its start included, and the peak memory of its processes in GB."""
+    command = [
+        sys.executable,
+        "-c",
+        PREPARE,
+        "prepare",
+        "wfdb",
+        str(root),
+        "--out",
+        str(out),
+        "--overwrite",
+        "--quiet",
+        *options,
+    ]
+    started, peak = time.perf_counter(), 0
+    process = subprocess.Popen(command)
+    while process.poll() is None:
+        peak = max(peak, sum(resident(pid) for pid in family(process.pid)))
+        time.sleep(0.05)
+    if process.returncode:
+        raise SystemExit(f"the preparation failed with {process.returncode}")
+    return len(list(root.rglob("*.hea"))) / (time.perf_counter() - started), peak / 1e9
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it started (Linux)."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid, *(member for child in children for member in family(int(child)))]
+
+
+def resident(pid: int) -> int:
+    """Bytes of a process in memory."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
+def copy_limit(root: Path, out: Path) -> float:
+    """Records a second of reading every signal file and writing a fifth of its bytes: what the disk allows."""
+    files = sorted(root.rglob("*.dat"))
+    started = time.perf_counter()
+    with (out / "limit").open("wb") as copy:
+        for file in files:
+            content = file.read_bytes()
+            copy.write(content[: len(content) // 5])
+    return len(files) / (time.perf_counter() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--records", type=int, default=2000)
+    parser.add_argument("--copies", type=int, default=1)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        root = simulate_collection(folder / "wfdb", arguments.records, rate=500)
+        ways: dict[str, Callable[[], float]] = {
+            "wfdb.rdsamp + resample_poly, one core": lambda: plain_loop(root),
+            "ecgtf prepare": lambda: prepare(root, folder / "out")[0],
+            "ecgtf prepare --band 0.5,40 --mains 50": lambda: prepare(
+                root, folder / "out", "--band", "0.5,40", "--mains", "50"
+            )[0],
+            "limit: read and write the bytes alone": lambda: copy_limit(root, folder),
+        }
+        rates: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(ROUNDS):
+            for way, measure in ways.items():
+                rates[way].append(measure())
+        first = statistics.median(next(iter(rates.values())))
+        print(f"{arguments.records} records, {len(os.sched_getaffinity(0))} processors")
+        print("| way | records/s | spread | ratio |\n|---|---|---|---|")
+        for way, values in rates.items():
+            middle = statistics.median(values)
+            print(f"| {way} | {middle:.0f} | {min(values):.0f}-{max(values):.0f} | {middle / first:.1f} |")
+        if arguments.copies > 1:
+            many = folder / "many"
+            for copy in range(arguments.copies):
+                for file in root.rglob("S*"):
+                    place = many / str(copy) / file.relative_to(root)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    os.link(file, place)
+            rate, peak = prepare(many, folder / "large")
+            print(
+                f"{arguments.records * arguments.copies} records: {rate:.0f} records/s, peak memory of all processes {peak:.2f} GB"
+            )
+
+
+if __name__ == "__main__":
+    main()
