@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ecgtf.data_prep.chapman import read_csv_signal
-from ecgtf.data_prep.filters import band_pass, notch
+from ecgtf.data_prep.filters import BandPass, Filter, Notch
 from ecgtf.data_prep.quality import QUALITY_COLUMNS, quality, quality_fault
 from ecgtf.data_prep.signals import cut, fault, pad, resample
 from ecgtf.ecg import Record, Rejection, select_leads
@@ -50,6 +50,12 @@ class Settings:
     def samples(self) -> int:
         """Samples per record."""
         return round(self.rate * self.seconds)
+
+    @property
+    def filters(self) -> tuple[Filter, ...]:
+        """What the signals pass through on their way to the new rate."""
+        band = () if self.band is None else (BandPass(*self.band),)
+        return band if self.mains is None else (*band, Notch(self.mains))
 
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON values."""
@@ -93,8 +99,6 @@ def read_signal(record: Record, settings: Settings) -> tuple[np.ndarray, tuple[s
 def condition(signal: np.ndarray, rate: float, settings: Settings) -> tuple[np.ndarray, dict[str, float]]:
     """An excerpt `(time, leads)` float32 mV as the data set holds it, and the quality it had before.
 
-    Filters come before resampling, so that a notch works at any rate of the data set.
-
     Raises:
         ValueError: with the reason, if it cannot be used.
     """
@@ -102,11 +106,7 @@ def condition(signal: np.ndarray, rate: float, settings: Settings) -> tuple[np.n
     measures = quality(signal, settings.leads, rate)
     if settings.checks:
         _refuse(quality_fault(measures))
-    if settings.mains is not None:
-        signal = notch(signal, rate, settings.mains)
-    if settings.band is not None:
-        signal = band_pass(signal, rate, *settings.band)
-    signal = pad(resample(signal, rate, settings.rate), settings.samples)
+    signal = pad(resample(signal, rate, settings.rate, settings.filters), settings.samples)
     _refuse(fault(signal, settings.leads))  # resampling may swing beyond a clipped wave
     return signal, measures
 

@@ -1,13 +1,22 @@
 import numpy as np
 import pytest
 
-from ecgtf.data_prep.filters import band_pass, notch
+from ecgtf.data_prep.filters import BandPass, Notch
+from ecgtf.data_prep.signals import resample
 from ecgtf.ecg import LEADS
 from ecgtf.generators.simulator import simulate_records
 
 
 def tone(frequency, rate=500, seconds=40):
     return np.sin(2 * np.pi * frequency * np.arange(round(rate * seconds)) / rate)[:, None].astype(np.float32)
+
+
+def band_pass(signal, rate, low=None, high=None):
+    return resample(signal, rate, rate, (BandPass(low, high),))
+
+
+def notch(signal, rate, mains=50.0):
+    return resample(signal, rate, rate, (Notch(mains),))
 
 
 def gain(filtered, frequency, rate=500):

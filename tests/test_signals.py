@@ -32,6 +32,22 @@ def test_a_tone_above_the_new_nyquist_frequency_vanishes_instead_of_aliasing():
     assert np.abs(tone(60.0, 500)[::5]).max() > 0.5  # taking every fifth sample does alias
 
 
+def decibels(signal, seconds_off):
+    """Amplitude of a tone at 100 Hz, so many seconds from the ends."""
+    inner = slice(round(100 * seconds_off), -round(100 * seconds_off))
+    return 20 * np.log10(np.sqrt(2 * np.mean(np.square(signal[inner]))))
+
+
+def test_the_passband_is_flat_and_the_stop_band_deep():
+    for frequency in np.arange(0.5, 40.0, 1.73):
+        expected = decibels(tone(frequency, 100, leads=1), 0.2)
+        assert decibels(resample(tone(frequency, 500, leads=1), 500, 100), 0.2) == pytest.approx(expected, abs=1e-3)
+    for frequency in np.arange(50.0, 250.0, 3.7):
+        stopped = resample(tone(frequency, 500, leads=1), 500, 100)
+        assert decibels(stopped, 0.2) < -68
+        assert decibels(stopped, 0.5) < -81
+
+
 def test_the_ends_of_a_drifting_signal_stay_in_place():
     ramp = np.linspace(-1, 3, 5000, dtype=np.float32)[:, None]
     np.testing.assert_allclose(resample(ramp, 500, 100), ramp[::5], atol=1e-4)
