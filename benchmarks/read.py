@@ -17,7 +17,6 @@ import tensorflow as tf
 
 from ecgtf.data_prep.prepare import prepare
 from ecgtf.dataset import read_manifest, shard_paths
-from ecgtf.stream import parser as example_parser
 from ecgtf.stream import stream
 
 ROUNDS, BATCH = 3, 64
@@ -53,7 +52,12 @@ def main() -> None:
         manifest = read_manifest(folder)
         files = [str(path) for path in shard_paths(folder, manifest, "train")]
         records = manifest.records_in("train")
-        parse = example_parser(manifest, None)
+        shape = (manifest.samples, len(manifest.leads))
+
+        def parse(examples: tf.Tensor) -> tf.Tensor:
+            signal = tf.io.parse_example(examples, {"signal": tf.io.FixedLenFeature([], tf.string)})["signal"]
+            return tf.cast(tf.reshape(tf.io.decode_raw(signal, tf.int16), (-1, *shape)), tf.float32) * manifest.resolution_mv
+
         bare = tf.data.TFRecordDataset(files).batch(BATCH).prefetch(tf.data.AUTOTUNE)
         held, held_seconds = opened(folder, 2**40)
         mapped, mapped_seconds = opened(folder, 0)

@@ -24,7 +24,7 @@ from ecgtf.manifest import (
     read_manifest,
     read_manifests,
 )
-from ecgtf.shards import read_codes, read_id, read_records, shard_names, shard_paths, verify, write_shard
+from ecgtf.shards import read_example, read_records, shard_names, shard_paths, verify, write_shard
 from ecgtf.tasks import Task, get_task
 from ecgtf.tfrecord import read_tfrecord
 
@@ -192,8 +192,8 @@ def read_split_codes(folders: Folders, split: str) -> list[tuple[str, ...]]:
     codes, skipped = [], left_out(folders)
     for folder, manifest in read_manifests(folders):
         for path in shard_paths(folder, manifest, split):
-            examples = read_tfrecord(path)
-            codes += [read_codes(data) for data in examples if not (skipped[folder] and read_id(data) in skipped[folder])]
+            examples = (read_example(data) for data in read_tfrecord(path))
+            codes += [its for name, its, _ in examples if name not in skipped[folder]]
     return codes
 
 

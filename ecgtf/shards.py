@@ -126,29 +126,20 @@ def shard_paths(folder: str | os.PathLike, manifest: Manifest, split: str) -> li
     return paths
 
 
-def read_codes(data: bytes) -> tuple[str, ...]:
-    """The diagnosis codes of an encoded record.
+def read_example(data: bytes) -> tuple[str, tuple[str, ...], bytes]:
+    """Id, diagnosis codes and signal (the bytes of little-endian int16) of an encoded record.
 
     Raises:
         ValueError: if it is not one.
     """
-    return tuple(code.decode() for code in _feature(data, "codes"))
-
-
-def read_id(data: bytes) -> str:
-    """The id of an encoded record.
-
-    Raises:
-        ValueError: if it is not one.
-    """
-    return _feature(data, "id")[0].decode()
-
-
-def _feature(data: bytes, name: str) -> list:
     features = decode_example(data)
-    if name not in features:
-        raise ValueError(f"expected a record with the feature {name}, received the features {', '.join(features) or 'none'}")
-    return features[name]
+    missing = [name for name in ("id", "codes", "signal") if name not in features]
+    if missing:
+        raise ValueError(
+            f"expected a record with the feature {missing[0]}, received the features {', '.join(features) or 'none'}"
+        )
+    (name,), (signal,) = features["id"], features["signal"]
+    return name.decode(), tuple(code.decode() for code in features["codes"]), signal
 
 
 def _encode(record: Record, steps: np.ndarray) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -11,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from ecgtf.copies import left_out
-from ecgtf.manifest import Folders, Manifest, read_manifests
-from ecgtf.shards import read_codes, read_id, shard_paths
+from ecgtf.manifest import Folders, read_manifests
+from ecgtf.shards import read_example, shard_paths
 from ecgtf.tasks import Task
 from ecgtf.tfrecord import RECORD_FRAME, RECORD_HEAD, read_tfrecord
 
@@ -55,10 +56,12 @@ def stream(
         raise ValueError("balance needs a task: without one there are no classes")
     sets = read_manifests(folders)
     manifest = sets[0][1]
+    shape = (manifest.samples, len(manifest.leads))
     total = sum(part.records_in(split) for _, part in sets)
-    held = min(total, limit or total) * 2 * manifest.samples * len(manifest.leads) <= memory_bytes
-    scan = _scan(folders, split, task, limit, keep_data=held)
-    records = len(scan.places)
+    most = min(total, limit or total)
+    held = most * 2 * math.prod(shape) <= memory_bytes
+    scan = _scan(folders, split, task, limit, shape, np.empty((most, *shape), np.int16) if held else None)
+    records = len(scan.labels)
     if repeat and not records:
         where = ", ".join(str(folder) for folder, _ in sets)
         raise ValueError(f"split {split} of {where} has no record" + (f" with a class of task {task.name}" if task else ""))
@@ -66,8 +69,13 @@ def stream(
         draw_weights(scan.labels, balance) * draw_weights(scan.sources, balance_sources) if balance or balance_sources else None
     )
     epoch = _epoch(records, shuffle, seed, weights)
-    parse = parser(manifest, task)
-    fetch = _from_memory(scan.data) if held else _from_shards(scan)
+    fetch = _from_memory(scan.steps) if held else _from_shards(scan, shape)
+    all_labels = tf.constant(scan.labels)
+
+    def read(numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        signals = tf.cast(fetch(numbers), tf.float32) * np.float32(manifest.resolution_mv)
+        return tf.ensure_shape(signals, (numbers.shape[0], *shape)), tf.gather(all_labels, numbers)
+
     start = start_batch * batch_size
     if repeat:
         first = start // records  # leave out whole epochs without making them
@@ -78,119 +86,99 @@ def stream(
         left = max(0, records - start)
         cardinality = left // batch_size if drop_remainder else -(-left // batch_size)
     batches = order.batch(batch_size, drop_remainder=drop_remainder or repeat)
-    batches = batches.map(lambda numbers: parse(fetch(numbers)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    batches = batches.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     options = tf.data.Options()
     # every worker reads all shards and takes its share of each batch, so that the stream stays one stream
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return batches.apply(tf.data.experimental.assert_cardinality(cardinality)).prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def parser(manifest: Manifest, task: Task | None) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """A function from serialised Examples `(batch,)` to signals `(batch, time, leads)` float32 mV and labels."""
-    shape = (manifest.samples, len(manifest.leads))
-    make_labels = labeller(task) if task else lambda codes: tf.zeros((codes.nrows(), 0))
-    classes = len(task.classes) if task else 0
-
-    def parse(examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        spec = {"signal": tf.io.FixedLenFeature([], tf.string), "codes": tf.io.RaggedFeature(tf.string)}
-        features = tf.io.parse_example(examples, spec)
-        steps = tf.io.decode_raw(features["signal"], tf.int16, little_endian=True)
-        signal = tf.cast(tf.reshape(steps, (-1, *shape)), tf.float32) * np.float32(manifest.resolution_mv)
-        batch = examples.shape[0]
-        label = make_labels(features["codes"])
-        return tf.ensure_shape(signal, (batch, *shape)), tf.ensure_shape(label, (batch, classes))
-
-    return parse
-
-
-def labeller(task: Task) -> Callable[[tf.RaggedTensor], tf.Tensor]:
-    """`Task.labels` as a function of ragged codes `(batch, None)` inside a graph; the results are equal.
-
-    Codes are compared with the task's own table: some fifty strings, so that no lookup table has to be kept and initialised.
-    """
-    table = list(task.codes)
-    membership = np.zeros((len(table), len(task.classes)), np.float32)
-    for row, code in zip(membership, table, strict=True):
-        row[task.classes.index(task.codes[code])] = 1.0
-    order = [task.classes.index(name) for name in task.precedence]
-
-    def labels(codes: tf.RaggedTensor) -> tf.Tensor:
-        hits = tf.cast(codes.values[:, None] == tf.constant(table, tf.string), tf.float32)
-        present = tf.math.unsorted_segment_sum(hits @ membership, codes.value_rowids(), codes.nrows())
-        present = tf.cast(present > 0, tf.float32)
-        if task.multi_label:
-            return present
-        ranked = tf.gather(present, order, axis=1)
-        first = tf.gather(tf.constant(order), tf.argmax(ranked, axis=1))  # argmax takes the first of equals
-        return tf.one_hot(first, len(task.classes)) * tf.reduce_max(present, axis=1, keepdims=True)
-
-    return labels
-
-
 @dataclass(frozen=True)
 class _Scan:
     """The records of a split that a task keeps, in order."""
 
-    paths: list[Path]
-    places: np.ndarray
-    """`(records, 3)` int64: number of the shard, first byte of the serialised Example, its length."""
     labels: np.ndarray
-    """`(records, classes)`; no classes without a task."""
+    """`(records, classes)` float32; no classes without a task."""
     sources: np.ndarray
     """`(records, sets)`, one-hot: the set that a record is of."""
-    data: list[bytes]
-    """The serialised Examples, if they are to be held."""
+    steps: np.ndarray | None
+    """`(records, samples, leads)` int16, if the signals are to be held."""
+    paths: list[Path]
+    places: np.ndarray
+    """`(records, 2)` int64: the number of a path and the first byte of the signal in its file."""
 
 
-def _scan(folders: Folders, split: str, task: Task | None, limit: int | None, keep_data: bool) -> _Scan:
-    """Reads a split once: where its records are. What the task leaves out, or another set holds too, is not among them."""
+def _scan(
+    folders: Folders, split: str, task: Task | None, limit: int | None, shape: tuple[int, int], steps: np.ndarray | None
+) -> _Scan:
+    """Reads a split once, its signals into `steps`. What the task leaves out, or another set holds too, is not among them.
+
+    Raises:
+        ValueError: if a shard is missing or damaged.
+    """
     sets = read_manifests(folders)
-    paths = [(place, path) for place, (folder, part) in enumerate(sets) for path in shard_paths(folder, part, split)]
     skipped = left_out(folders)
-    skipped_by_set = [skipped[folder] for folder, _ in sets]
-    places, codes, sources, data = [], [], [], []
-    for file, source, first, example in islice(_examples(paths, task, skipped_by_set), limit):
-        places.append((file, first, len(example)))
-        codes.append(read_codes(example))
-        sources.append(source)
-        if keep_data:
-            data.append(example)
-    labels = task.labels(codes) if task else np.zeros((len(codes), 0), np.float32)
-    one_hot = np.eye(len(sets), dtype=np.float32)[np.array(sources, int)]
-    return _Scan([path for _, path in paths], np.array(places, np.int64).reshape(-1, 3), labels, one_hot, data)
+    files = [
+        (source, skipped[folder], path)
+        for source, (folder, part) in enumerate(sets)
+        for path in shard_paths(folder, part, split)
+    ]
+    places, codes, sources = [], [], []
+    for file, first, its_codes, signal in islice(_examples(files, task, math.prod(shape)), limit):
+        if steps is not None:
+            steps[len(codes)] = np.frombuffer(signal, "<i2").reshape(shape)
+        places.append((file, first))
+        codes.append(its_codes)
+        sources.append(files[file][0])
+    return _Scan(
+        labels=task.labels(codes) if task else np.zeros((len(codes), 0), np.float32),
+        sources=np.eye(len(sets), dtype=np.float32)[np.array(sources, int)],
+        steps=None if steps is None else steps[: len(codes)],
+        paths=[path for _, _, path in files],
+        places=np.array(places, np.int64).reshape(-1, 2),
+    )
 
 
 def _examples(
-    paths: list[tuple[int, Path]], task: Task | None, skipped: list[frozenset[str]]
-) -> Iterator[tuple[int, int, int, bytes]]:
-    """`(number of the file, of the set, first byte, serialised Example)` of each record to read, in order."""
-    for file, (source, path) in enumerate(paths):
-        first = RECORD_HEAD
-        for example in read_tfrecord(path):
-            wanted = task is None or task.multi_label or any(code in task.codes for code in read_codes(example))
-            if wanted and not (skipped[source] and read_id(example) in skipped[source]):
-                yield file, source, first, example
-            first += len(example) + RECORD_FRAME
+    files: list[tuple[int, frozenset[str], Path]], task: Task | None, values: int
+) -> Iterator[tuple[int, int, tuple[str, ...], bytes]]:
+    """`(number of the file, first byte of the signal, codes, signal)` of each record to read, in order."""
+    for file, (_, skipped, path) in enumerate(files):
+        start = RECORD_HEAD
+        for number, example in enumerate(read_tfrecord(path)):
+            try:
+                name, codes, signal = read_example(example)
+                if len(signal) != 2 * values:
+                    raise ValueError(f"expected a signal of {2 * values} bytes, found {len(signal)}")
+            except ValueError as error:
+                raise ValueError(f"{path}: record {number} is damaged ({error})") from error
+            wanted = task is None or task.multi_label or any(code in task.codes for code in codes)
+            if wanted and name not in skipped:
+                yield file, start + example.rfind(signal), codes, signal
+            start += len(example) + RECORD_FRAME
 
 
-def _from_memory(data: list[bytes]) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function from record numbers `(batch,)` to serialised Examples `(batch,)` that are held."""
-    memory = tf.constant(np.array(data, object), tf.string)  # as objects: fifty times faster than a list of bytes
+def _from_memory(steps: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from record numbers `(batch,)` to signals `(batch, samples, leads)` int16 that are held."""
+    memory = tf.constant(steps)
     return lambda numbers: tf.gather(memory, numbers)
 
 
-def _from_shards(scan: _Scan) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function from record numbers `(batch,)` to serialised Examples `(batch,)` read from their shards."""
-    files = [np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8) for path in scan.paths]
+def _from_shards(scan: _Scan, shape: tuple[int, int]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from record numbers `(batch,)` to signals `(batch, samples, leads)` int16 read from their shards."""
+    # as plain arrays: cutting a memmap is several times as slow
+    files = [
+        np.asarray(np.memmap(path, np.uint8, "r")) if path.stat().st_size else np.empty(0, np.uint8) for path in scan.paths
+    ]
+    size = 2 * math.prod(shape)
 
     def read(numbers: np.ndarray) -> np.ndarray:
-        places = scan.places[numbers].tolist()
-        return np.array([files[file][first : first + length].tobytes() for file, first, length in places], object)
+        signals = np.empty((len(numbers), size), np.uint8)
+        for signal, (file, first) in zip(signals, scan.places[numbers].tolist(), strict=True):
+            signal[:] = files[file][first : first + size]
+        return signals.view("<i2").reshape(-1, *shape).astype(np.int16, copy=False)
 
-    def fetch(numbers: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(tf.numpy_function(read, [numbers], tf.string), numbers.shape)
-
-    return fetch
+    return lambda numbers: tf.numpy_function(read, [numbers], tf.int16)
 
 
 def draw_weights(groups: np.ndarray, balance: float) -> np.ndarray:

@@ -9,7 +9,7 @@ from ecgtf.dataset import (
 )
 from ecgtf.ecg import LEADS, Record
 from ecgtf.info import info
-from ecgtf.tasks import TASKS, Task
+from ecgtf.tasks import Task
 
 
 def collect(data) -> tuple[np.ndarray, np.ndarray]:
@@ -44,20 +44,6 @@ def test_remainder_limit_and_empty_split(make_dataset):
         load(folder, "test", "rhythm7", batch_size=4, repeat=True)
     with pytest.raises(ValueError, match="batch_size of at least 1, received 0"):
         load(folder, "train", "rhythm7", batch_size=0)
-
-
-@pytest.mark.parametrize("task", TASKS.values(), ids=str)
-def test_labels_in_the_graph_are_the_tasks(task):
-    import tensorflow as tf
-
-    from ecgtf.stream import labeller
-
-    rng = np.random.default_rng(0)
-    pool = [*task.codes, "428750005", "LAD", "other:CLASS", "", "naïve"]
-    codes = [[str(code) for code in rng.choice(pool, size=rng.integers(0, 6))] for _ in range(300)]
-    made = tf.function(labeller(task))(tf.ragged.constant(codes, dtype=tf.string, ragged_rank=1))
-    np.testing.assert_array_equal(made, task.labels(codes))
-    assert labeller(task)(tf.ragged.constant([[], []], dtype=tf.string, ragged_rank=1)).numpy().sum() == 0
 
 
 @pytest.fixture(params=["in memory", "from shards"])
