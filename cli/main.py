@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -13,6 +14,9 @@ from ecgtf.cli import classifiers, data, generators, reports
 
 FILE_FOR_FOLDER = (NotADirectoryError, FileExistsError)
 """What the system says of a folder to be made at, or below, a file."""
+
+_NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
+_GO_ON = "a training goes on with --resume, prepare when it is called again"
 
 
 class Commands(TyperGroup):
@@ -35,7 +39,7 @@ class Commands(TyperGroup):
                 raise
             _tell(error, 2 if isinstance(error, (ValueError, *FILE_FOR_FOLDER)) else 1)
         except KeyboardInterrupt as error:
-            typer.echo("stopped; a training goes on with --resume, prepare when it is called again", err=True)
+            typer.echo(f"stopped; {_GO_ON}", err=True)
             raise typer.Exit(130) from error
 
 
@@ -45,6 +49,8 @@ def _tell(error: BaseException, code: int) -> None:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, FILE_FOR_FOLDER):
         text = f"{error.filename}: a file stands where a folder is expected; name another place"
+    elif isinstance(error, OSError) and error.errno in _NO_ROOM:
+        text = f"no room to write ({error.strerror}); nothing half-written counts as finished: make room, then {_GO_ON}"
     typer.echo(f"error: {text}", err=True)
     raise typer.Exit(code) from error
 

@@ -333,6 +333,54 @@ if __name__ == "__main__":
             prepare("wfdb", root, out, seconds=2, workers=1)
 
 
+class TestNoRoom:
+    TOLD = "error: no room to write ({}); nothing half-written counts as finished: make room, then"
+    FULL_DISK = """
+mount -t tmpfs -o size={size}k none {disk} || exit 99
+{prepare} --out {disk}/set
+test $? = 1 && test ! -e {disk}/set/dataset.json && test -e {disk}/set/prepare.json || exit 98
+test -z "$(find {disk} -name '*.tmp')" || exit 97
+mount -o remount,size=64m {disk} && {prepare} --out {disk}/set && cp -r {disk}/set {copy}
+"""
+
+    def test_a_full_disk_leaves_nothing_that_looks_finished_and_going_on_gives_the_same_bytes(self, tmp_path):
+        command = f"{sys.executable} -m ecgtf.cli.main prepare --limit 200 --workers 2"
+        prepare(None, None, tmp_path / "at once", limit=200)
+        (tmp_path / "disk").mkdir()
+        for size in (4200, 1500):  # kilobytes: the disk is full in the middle of the training split, or after one of three
+            script = self.FULL_DISK.format(size=size, disk=tmp_path / "disk", prepare=command, copy=tmp_path / f"{size}")
+            try:
+                done = subprocess.run(
+                    ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
+                    capture_output=True, text=True, timeout=300, check=False,
+                )  # fmt: skip
+            except FileNotFoundError:
+                pytest.skip("needs unshare, for a small disk of its own")
+            if done.returncode == 99 or "unshare" in done.stderr:
+                pytest.skip(f"needs the right to mount a small disk: {done.stderr[-200:]}")
+            assert done.returncode == 0, done.stderr[-2000:]
+            assert self.TOLD.format("No space left on device") in done.stderr
+            assert content(tmp_path / f"{size}") == content(tmp_path / "at once")
+
+    @pytest.mark.skipif(os.name != "posix", reason="needs a limit of the size of files")
+    def test_a_file_that_may_not_grow_is_told_likewise(self, tmp_path):
+        limited = (
+            "import resource, sys; from ecgtf.cli.main import main; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6)); "
+            "sys.argv = ['ecgtf', 'prepare', '--limit', '200', '--out', sys.argv[1]]; main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", limited, str(tmp_path / "set")], capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 1
+        assert self.TOLD.format("File too large") in done.stderr
+        names = {path.name for path in (tmp_path / "set").iterdir()}
+        assert "prepare.json" in names
+        assert not any(name == "dataset.json" or "tmp" in name or name.startswith("train") for name in names)
+        prepare(None, None, tmp_path / "set", limit=200)
+        prepare(None, None, tmp_path / "at once", limit=200)
+        assert content(tmp_path / "set") == content(tmp_path / "at once")
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real records are not here")
 class TestRealRecords:
     def test_ptbxl(self, tmp_path):

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -168,6 +171,32 @@ def test_sets_of_different_size_can_be_shown_equally_often(make_dataset):
     # the records of the small set are in the large one too, so they are drawn as records of both
     assert share(0.0) == pytest.approx(2 * 7 / 70, abs=1e-6)
     assert share(1.0) == pytest.approx(0.5 + 0.5 / 9, abs=0.03)
+
+
+TWO_REPLICAS = """
+import sys
+import numpy as np
+import tensorflow as tf
+from ecgtf.stream import stream
+from ecgtf.training import make_strategy
+
+strategy = make_strategy(2)
+same = {"shuffle": True, "balance": 0.0, "balance_sources": 0.0, "seed": 3, "repeat": True, "start_batch": 2, "limit": None}
+for memory in (2**30, 0):
+    data = stream(sys.argv[1], "train", None, batch_size=6, drop_remainder=False, memory_bytes=memory, **same)
+    shared = iter(strategy.experimental_distribute_dataset(data))
+    for whole, _ in data.take(9):
+        parts = strategy.experimental_local_results(next(shared)[0])
+        assert [len(part) for part in parts] == [3, 3]
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+"""
+
+
+def test_replicas_share_each_batch_of_the_one_stream(small_dataset):
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_REPLICAS, str(small_dataset)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_damaged_shard_stops_the_stream_by_name(make_dataset):
