@@ -1,8 +1,8 @@
 """How fast and in how much memory collections become data sets: `python benchmarks/prepare.py [--records N] [--copies K]`.
 
-Simulates N WFDB records of 10 s at 500 Hz, then in turns, three times each: the plain loop that a user would write
-(`wfdb.rdsamp`, `scipy.signal.resample_poly` to 100 Hz, nothing stored, one core), and `ecgtf prepare wfdb` to 100 Hz shards, with
-filters off and on. With K above 1, also prepares each record K times over (hard links) and prints the peak memory of all processes.
+Simulates N WFDB records of 10 s at 500 Hz, each K times over (hard links), then in turns, three times each: the plain loop that a
+user would write (`wfdb.rdsamp`, `scipy.signal.resample_poly` to 100 Hz, nothing stored, one core; over 300 of the records), and
+`ecgtf prepare wfdb` to 100 Hz shards, its start included, with filters off and on, with the peak memory of all its processes.
 The limit: reading the signal files and writing as many bytes as the shards have, without any work between.
 """
 
@@ -79,6 +79,17 @@ def resident(pid: int) -> int:
         return 0
 
 
+def copies(root: Path, count: int) -> Path:
+    """A folder with every record `count` times."""
+    many = root.with_name("copies")
+    for copy in range(count):
+        for file in root.rglob("S*"):
+            place = many / str(copy) / file.relative_to(root)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.link(file, place)
+    return many
+
+
 def copy_limit(root: Path, out: Path) -> float:
     """Records a second of reading every signal file and writing a fifth of its bytes: what the disk allows."""
     files = sorted(root.rglob("*.dat"))
@@ -97,36 +108,26 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        root = simulate_collection(folder / "wfdb", arguments.records, seed=0, rate=500)
-        ways: dict[str, Callable[[], float]] = {
-            "wfdb.rdsamp + resample_poly, one core": lambda: plain_loop(root),
-            "ecgtf prepare": lambda: prepare(root, folder / "out")[0],
+        root = copies(simulate_collection(folder / "wfdb", arguments.records, seed=0, rate=500), arguments.copies)
+        ways: dict[str, Callable[[], tuple[float, float]]] = {
+            "wfdb.rdsamp + resample_poly, one core": lambda: (plain_loop(root), float("nan")),
+            "ecgtf prepare": lambda: prepare(root, folder / "out"),
             "ecgtf prepare --band 0.5,40 --mains 50": lambda: prepare(
                 root, folder / "out", "--band", "0.5,40", "--mains", "50"
-            )[0],
-            "limit: read and write the bytes alone": lambda: copy_limit(root, folder),
+            ),
+            "limit: read and write the bytes alone": lambda: (copy_limit(root, folder), float("nan")),
         }
-        rates: dict[str, list[float]] = {way: [] for way in ways}
+        measured: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
         for _ in range(ROUNDS):
             for way, measure in ways.items():
-                rates[way].append(measure())
-        first = statistics.median(next(iter(rates.values())))
-        print(f"{arguments.records} records, {len(os.sched_getaffinity(0))} processors")
-        print("| way | records/s | spread | ratio |\n|---|---|---|---|")
-        for way, values in rates.items():
-            middle = statistics.median(values)
-            print(f"| {way} | {middle:.0f} | {min(values):.0f}-{max(values):.0f} | {middle / first:.1f} |")
-        if arguments.copies > 1:
-            many = folder / "many"
-            for copy in range(arguments.copies):
-                for file in root.rglob("S*"):
-                    place = many / str(copy) / file.relative_to(root)
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    os.link(file, place)
-            rate, peak = prepare(many, folder / "large")
-            print(
-                f"{arguments.records * arguments.copies} records: {rate:.0f} records/s, peak memory of all processes {peak:.2f} GB"
-            )
+                measured[way].append(measure())
+    print(f"{arguments.records * arguments.copies} records, {len(os.sched_getaffinity(0))} processors")
+    print("| way | records/s | spread | ratio | peak memory (GB) |\n|---|---|---|---|---|")
+    first = statistics.median(rate for rate, _ in next(iter(measured.values())))
+    for way, values in measured.items():
+        rates, peaks = zip(*values, strict=True)
+        middle = statistics.median(rates)
+        print(f"| {way} | {middle:.0f} | {min(rates):.0f}-{max(rates):.0f} | {middle / first:.1f} | {max(peaks):.2f} |")
 
 
 if __name__ == "__main__":

@@ -79,6 +79,8 @@ def quality_fault(measures: Mapping[str, float], limits: Mapping[str, float] = L
 
 def _in_runs(still: np.ndarray) -> float:
     """The largest share, over leads, of samples in runs of `_RUN` or more that are true; `still` is `(leads, time)`."""
+    if np.count_nonzero(still, axis=1).max() < _RUN:  # as in most records
+        return 0.0
     lead, length = _runs(still)
     long = length >= _RUN
     covered = np.bincount(lead[long], weights=length[long], minlength=len(still))
@@ -87,7 +89,7 @@ def _in_runs(still: np.ndarray) -> float:
 
 def _runs(true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lead and length of each run of true values in `(leads, time)`."""
-    places = np.flatnonzero(true)  # few, in most records
+    places = np.flatnonzero(true)
     first = np.ones(len(places), bool)
     first[1:] = (np.diff(places) > 1) | (places[1:] % true.shape[1] == 0)
     starts = np.flatnonzero(first)
@@ -102,7 +104,7 @@ def _longest_stillness(rows: np.ndarray, rate: float) -> float:
     whole = rows[:, : len(starts) * samples]
     still = np.maximum.reduceat(whole, starts, axis=1) - np.minimum.reduceat(whole, starts, axis=1) < _FLAT_MV
     still &= ~still.all(axis=0)  # when all rest it is the heart that does
-    return float(_runs(still)[1].max(initial=0) * samples / rate)
+    return float(_runs(still)[1].max() * samples / rate) if still.any() else 0.0
 
 
 def _contradiction(rows: np.ndarray, leads: tuple[str, ...]) -> float:

@@ -118,7 +118,8 @@ def cut(
 
 def pad(signal: np.ndarray, samples: int) -> np.ndarray:
     """The first `samples` of `signal` `(time, leads)`, its last value held on where it is shorter (a step would ring)."""
-    return np.pad(signal[:samples], ((0, samples - len(signal[:samples])), (0, 0)), mode="edge")
+    missing = samples - len(signal)
+    return np.pad(signal, ((0, missing), (0, 0)), mode="edge") if missing > 0 else signal[:samples]
 
 
 def fault(signal: np.ndarray, leads: Sequence[str]) -> str | None:

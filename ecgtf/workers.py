@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -55,6 +56,21 @@ def run_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], workers: in
 def _initialise_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the pool in order
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Lets glibc reuse the memory of arrays, up to 64 MiB, instead of asking the system for each anew.
+
+    An ECG at 500 Hz is larger than what it keeps by default; every array of one would cost its pages again, a fifth of the time.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
+    for parameter in (trim_threshold, mmap_threshold):
+        mallopt(parameter, 2**26)
 
 
 def _end_with_parent() -> None:
