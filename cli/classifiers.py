@@ -33,6 +33,7 @@ from ecgtf.cli.options import (
     TaskName,
     TestData,
     say,
+    say_copies,
     say_trained,
 )
 from ecgtf.cli.quiet import import_tensorflow
@@ -66,6 +67,7 @@ def train_classifier(
 ) -> None:
     """Train an arrhythmia classifier on real, synthetic or mixed data and test it on held-out records."""
     data = defaults.real_data(data)
+    say_copies(data, quiet or json)
     out = out or defaults.RUNS / kind
     already = resume and defaults.is_finished(out)
     import_tensorflow()
@@ -133,6 +135,7 @@ def finetune(
 ) -> None:
     """Pre-train on synthetic ECGs (or start from a run), then fine-tune on a share of the real training split."""
     data = defaults.real_data(data)
+    say_copies(data, quiet or json)
     if scratch and (synthetic or from_run):
         raise ValueError("--scratch is without pre-training: leave --synthetic and --from out")
     if not (scratch or synthetic or from_run):

@@ -28,6 +28,7 @@ from ecgtf.cli.options import (
     TaskName,
     numbers,
     say,
+    say_copies,
     say_trained,
 )
 from ecgtf.cli.quiet import import_tensorflow
@@ -62,6 +63,7 @@ def train_generator(
     if kind not in KINDS:
         raise ValueError(f"unknown generator {kind!r}; expected one of {', '.join(KINDS)}")
     data = defaults.real_data(data)
+    say_copies(data, quiet)
     out = out or defaults.RUNS / kind
     already = resume and defaults.is_finished(out)
     import_tensorflow()

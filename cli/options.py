@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -58,6 +59,16 @@ def say(text: str, quiet: bool = False) -> None:
     """Prints a line unless `quiet`."""
     if not quiet:
         typer.echo(text)
+
+
+def say_copies(data: Sequence[Path], quiet: bool) -> None:
+    """Says how many records are left out because several of the data sets hold them."""
+    if len(data) > 1 and not quiet:
+        from ecgtf.copies import left_out
+
+        number = sum(map(len, left_out(data).values()))
+        if number:
+            say(f"the same ECG in several of these sets: {number} records left out, so that each is read once")
 
 
 def say_trained(folder: Path, following: str, *, already: bool, quiet: bool) -> None:

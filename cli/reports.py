@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ecgtf.cli import defaults
-from ecgtf.cli.options import TASK_HELP, Debug, Json, Overwrite, Quiet, Seed, say
+from ecgtf.cli.options import TASK_HELP, Debug, Json, Overwrite, Quiet, Seed, say, say_copies
 from ecgtf.cli.quiet import import_tensorflow
 
 
@@ -34,6 +34,7 @@ def evaluate(
 ) -> None:
     """Measure how close, useful and private synthetic ECGs are, against held-out real ones."""
     real, synthetic = defaults.real_data(real), defaults.synthetic_data(synthetic)
+    say_copies(real, quiet or json)
     import_tensorflow()
     from ecgtf.closeness.evaluate import evaluate
     from ecgtf.closeness.table import metrics_table

@@ -7,17 +7,10 @@ import keras
 import numpy as np
 import pytest
 
-from ecgtf.classifiers.classifier import (
-    Examples,
-    _loss,
-    features,
-    fit_classifier,
-    load_classifier,
-    new_classifier,
-    predict,
-    train_classifier,
-)
-from ecgtf.classifiers.examples import mix, read_examples, read_splits, share, training_batches
+from ecgtf.classifiers.classifier import train_classifier
+from ecgtf.classifiers.examples import Examples, mix, read_examples, read_splits, share, training_batches
+from ecgtf.classifiers.fitting import _loss, fit_classifier
+from ecgtf.classifiers.networks import features, load_classifier, new_classifier, predict
 from ecgtf.classifiers.transfer import finetune
 from ecgtf.dataset import hash_id, load_arrays
 from ecgtf.ecg import LEADS

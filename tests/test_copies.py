@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from ecgtf.cli.options import say_copies
 from ecgtf.copies import find_copies, left_out
 from ecgtf.data_prep.prepare import prepare
 from ecgtf.dataset import load, load_arrays, read_labels
@@ -74,3 +75,14 @@ def test_a_damaged_fingerprint_is_one_line(two_sets, tmp_path):
     (damaged / "records.csv").write_text(text.replace(row[9], "xyz"))
     with pytest.raises(ValueError, match=r"a fingerprint in .*records\.csv is damaged"):
         find_copies([damaged])
+
+
+def test_commands_say_how_many_are_left_out(two_sets, capsys):
+    for given, quiet, told in (
+        (two_sets, False, "several of these sets: 4 records left out"),
+        (two_sets, True, ""),
+        (two_sets[:1], False, ""),
+    ):
+        say_copies(given, quiet)
+        printed = capsys.readouterr().out
+        assert told in printed if told else not printed

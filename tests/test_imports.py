@@ -34,6 +34,8 @@ ALLOWED = {  # module or package: what it may import; the longest name that fits
     "generators.samplers": "",
     "generators.schedules": "",
     "classifiers": "ecg",
+    "classifiers.networks": "ecg classifiers run_folder",
+    "classifiers.fitting": "ecg classifiers run_folder training augment",
     # these two compose training runs of classifiers, as train_generator does of generators
     "classifiers.classifier": f"{DATA} classifiers run_folder training augment progress report",
     "classifiers.transfer": f"{DATA} classifiers run_folder training augment progress report",

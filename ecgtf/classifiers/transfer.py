@@ -8,20 +8,7 @@ from pathlib import Path
 import keras
 
 from ecgtf.augment import Augmentation
-from ecgtf.classifiers.classifier import (
-    AUGMENTATION,
-    PRESETS,
-    check_kind,
-    check_limits,
-    check_training,
-    classifier_run,
-    fit_classifier,
-    load_classifier,
-    new_classifier,
-    predict,
-    signature,
-    write_metrics,
-)
+from ecgtf.classifiers.classifier import check_limits, signature, write_metrics
 from ecgtf.classifiers.examples import (
     Examples,
     check_fit,
@@ -33,7 +20,9 @@ from ecgtf.classifiers.examples import (
     read_splits,
     share,
 )
+from ecgtf.classifiers.fitting import AUGMENTATION, check_training, fit_classifier
 from ecgtf.classifiers.metrics import classification_metrics
+from ecgtf.classifiers.networks import PRESETS, check_kind, classifier_run, load_classifier, new_classifier, predict
 from ecgtf.classifiers.resnet1d import LogitsHead
 from ecgtf.dataset import Folders, check_no_leak, combined_manifest, hash_id
 from ecgtf.run_folder import Run

@@ -12,10 +12,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from ecgtf.classifiers.classifier import PRESETS as BUDGETS
-from ecgtf.classifiers.classifier import features, fit_classifier, load_classifier, new_classifier, predict
 from ecgtf.classifiers.examples import Examples, hold_out
+from ecgtf.classifiers.fitting import fit_classifier
 from ecgtf.classifiers.metrics import classification_metrics
+from ecgtf.classifiers.networks import PRESETS as BUDGETS
+from ecgtf.classifiers.networks import features, load_classifier, new_classifier, predict
 from ecgtf.closeness.comparison import Comparison, Part
 from ecgtf.manifest import hash_id
 from ecgtf.run_folder import Run
