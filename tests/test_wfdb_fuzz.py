@@ -465,7 +465,7 @@ def test_a_folder_of_mutated_records_is_prepared(tmp_path, folder):
         below = folder / f"r{number:03d}"
         below.mkdir()
         harmless[below.name] = case.signal if case.harmless else None
-        put_case(below, case, pick(rng, ("a", "b c", "ü", "a\nb")))
+        put_case(below, case, pick(rng, ("a", "b c", "ü", "a\nb", os.fsdecode(b"a\xff"))))
     out = tmp_path / "out"
     manifest = prepare("wfdb", folder, out, rate=100, seconds=1, leads=("I", "II"), workers=1)
     kept = [record for split in manifest.splits for record in read_records(out, split, manifest)]
