@@ -1,0 +1,174 @@
+"""The network of DiffWave (Kong et al. 2021): gated residual blocks of dilated convolutions; its class condition after SSSD-ECG
+(Alcaraz & Strodthoff 2023)."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+from keras import layers, ops
+
+from ecgtf.generators.step_embedding import StepEmbedding
+
+STEP_SIZE, STEP_WIDTH = 128, 512
+"""Length of the step's sinusoids, and channels of the two layers behind them."""
+
+
+@keras.saving.register_keras_serializable("ecgtf")
+class DiffWave(layers.Layer):
+    """Noisy signals `(batch, time, channels)`, steps `(batch,)` and condition vectors `(batch, condition_width)` to the same shape.
+
+    Args:
+        channels: Of the signals.
+        width: Channels inside.
+        depth: Residual blocks.
+        cycle: Block i has dilation 2 ** (i mod cycle).
+        steps: Number of noise levels.
+        condition_width: Length of a condition vector; 0 for none.
+        last_frequency: Of the step embedding. The published 10 000 tells whole steps apart like names; 1 / 10 000 makes near steps
+            alike.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        width: int = 64,
+        depth: int = 30,
+        cycle: int = 10,
+        steps: int = 50,
+        condition_width: int = 128,
+        last_frequency: float = 1e4,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)  # steps would lose their last digits in half precision
+        self.channels, self.width, self.depth, self.cycle = channels, width, depth, cycle
+        self.steps, self.condition_width, self.last_frequency = steps, condition_width, last_frequency
+
+    multiple = 1
+    """Signals of any length are taken."""
+
+    def build(self, shape=None):
+        """Creates the layers, in the order in which they work."""
+        policy = {"dtype": self.dtype_policy}
+        self.embedding = StepEmbedding(self.steps, STEP_SIZE, self.last_frequency)
+        self.enter = _built(layers.Conv1D(self.width, 1, activation="relu", kernel_initializer="he_normal", **policy), self.channels)
+        self.step_layers = [
+            _built(layers.Dense(STEP_WIDTH, activation="silu", **policy), size) for size in (STEP_SIZE, STEP_WIDTH)
+        ]
+        self.blocks = []
+        for number in range(self.depth):
+            block = GatedBlock(self.width, 2 ** (number % self.cycle), self.condition_width, **policy)
+            block.build()
+            self.blocks.append(block)
+        self.skip = _built(layers.Conv1D(self.width, 1, activation="relu", kernel_initializer="he_normal", **policy), self.width)
+        self.leave = _built(layers.Conv1D(self.channels, 1, kernel_initializer="zeros", dtype="float32"), self.width)
+        self.built = True
+
+    def call(self, x, step, condition=None):
+        """The network's output, float32."""
+        x = self.enter(ops.cast(x, self.compute_dtype))
+        state = self.embedding(step)
+        for layer in self.step_layers:
+            state = layer(state)
+        skips = 0.0
+        for block in self.blocks:
+            x, skip = block(x, state, condition)
+            skips = skips + skip
+        return self.leave(self.skip(skips / math.sqrt(self.depth)))
+
+    def compute_output_shape(self, shape, *_):
+        """The input's shape."""
+        return shape
+
+    def get_config(self) -> dict:
+        """The arguments of `__init__`."""
+        names = ("channels", "width", "depth", "cycle", "steps", "condition_width", "last_frequency")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+@keras.saving.register_keras_serializable("ecgtf")
+class GatedBlock(layers.Layer):
+    """A dilated convolution of three taps behind the step, a gate, and the two halves of what comes out: residual and skip.
+
+    Args:
+        width: Channels.
+        dilation: Samples between the taps.
+        condition_width: Length of a condition vector; 0 for none.
+    """
+
+    def __init__(self, width: int, dilation: int, condition_width: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        self.width, self.dilation, self.condition_width = width, dilation, condition_width
+
+    def build(self, shape=None):
+        """Creates the layers."""
+        policy = {"dtype": self.dtype_policy}
+        self.step = _built(layers.Dense(self.width, **policy), STEP_WIDTH)
+        self.taps = DilatedConv(2 * self.width, self.dilation, **policy)
+        self.taps.build((None, None, self.width))
+        self.leave = _built(layers.Conv1D(2 * self.width, 1, kernel_initializer="he_normal", **policy), self.width)
+        if self.condition_width:
+            self.condition = _built(layers.Dense(2 * self.width, use_bias=False, **policy), self.condition_width)
+        self.built = True
+
+    def call(self, x, state, condition=None):
+        """`(batch, time, width)` to the same, and the block's skip."""
+        y = self.taps(x + self.step(state)[:, None])
+        if self.condition_width:
+            y = y + self.condition(condition)[:, None]
+        gate, signal = ops.split(y, 2, axis=-1)
+        residual, skip = ops.split(self.leave(ops.sigmoid(gate) * ops.tanh(signal)), 2, axis=-1)
+        return (x + residual) / math.sqrt(2.0), skip
+
+    def get_config(self) -> dict:
+        """The arguments of `__init__`."""
+        return super().get_config() | {
+            "width": self.width,
+            "dilation": self.dilation,
+            "condition_width": self.condition_width,
+        }
+
+
+@keras.saving.register_keras_serializable("ecgtf")
+class DilatedConv(layers.Layer):
+    """A convolution of three taps, `dilation` samples apart, zeros beyond the ends, as one matrix product of shifted signals.
+
+    TensorFlow's dilated convolution on a CPU rearranges the signal in memory before and after, which costs more than the product.
+
+    Args:
+        width: Channels that come out.
+        dilation: Samples between the taps.
+    """
+
+    def __init__(self, width: int, dilation: int, **kwargs):
+        super().__init__(**kwargs)
+        self.width, self.dilation = width, dilation
+
+    def build(self, shape):
+        """Creates kernel `(3, in, out)` and bias `(out,)`."""
+        self.kernel = self.add_weight(name="kernel", shape=(3, shape[-1], self.width), initializer="he_normal")
+        self.bias = self.add_weight(name="bias", shape=(self.width,), initializer="zeros")
+        self.built = True
+
+    def call(self, x):
+        """`(batch, time, in)` to `(batch, time, out)`."""
+        d = self.dilation
+        before = ops.pad(x[:, :-d], [[0, 0], [d, 0], [0, 0]]) if d < x.shape[1] else ops.zeros_like(x)
+        after = ops.pad(x[:, d:], [[0, 0], [0, d], [0, 0]]) if d < x.shape[1] else ops.zeros_like(x)
+        kernel = ops.reshape(self.kernel, (-1, self.width))
+        return ops.matmul(ops.concatenate([before, x, after], axis=-1), kernel) + self.bias
+
+    def compute_output_shape(self, shape):
+        """Other channels, all else as it is."""
+        return (*shape[:-1], self.width)
+
+    def get_config(self) -> dict:
+        """The arguments of `__init__`."""
+        return super().get_config() | {"width": self.width, "dilation": self.dilation}
+
+
+def _built(layer, channels: int):
+    """The layer with its weights for this many channels."""
+    layer.build((None, channels) if isinstance(layer, layers.Dense) else (None, None, channels))
+    return layer

@@ -1,0 +1,200 @@
+"""The network of Time-Diffusion: a one-dimensional U-Net with attention, after Ho et al. (2020) and Dhariwal & Nichol (2021), linear
+attention after Shen et al. (2021)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import keras
+from keras import layers, ops
+
+from ecgtf.generators.step_embedding import StepEmbedding
+
+HEADS, HEAD_SIZE = 4, 32
+
+
+@keras.saving.register_keras_serializable("ecgtf")
+class UNet(layers.Layer):
+    """Noisy signals `(batch, time, channels)`, steps `(batch,)` and condition vectors `(batch, condition_width)` to the same shape.
+
+    A signal of a length that the halvings do not divide is continued by zeros, and what comes out is cut.
+
+    Args:
+        channels: Of the signals.
+        width: Channels of the first level.
+        multipliers: Channels of each level, in units of `width`; each level but the last halves the time resolution.
+        steps: Number of noise levels.
+        conditional: Whether condition vectors are added to the step's.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        width: int = 64,
+        multipliers: Sequence[int] = (1, 2, 4, 8),
+        steps: int = 1000,
+        conditional: bool = True,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)  # steps would lose their last digits in half precision
+        self.channels, self.width, self.multipliers = channels, width, tuple(multipliers)
+        self.steps, self.conditional = steps, conditional
+        self.condition_width = 4 * width if conditional else 0
+        self.multiple = 2 ** (len(self.multipliers) - 1)
+
+    def build(self, shape=None):
+        """Creates the layers, in the order in which they work."""
+        policy = {"dtype": self.dtype_policy}
+        widths = [self.width, *(self.width * multiplier for multiplier in self.multipliers)]
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        state, last = 4 * self.width, len(pairs) - 1
+        self.enter = _convolution(7, self.channels, self.width, **policy)
+        self.embedding = StepEmbedding(self.steps, self.width, 1e-4)
+        gelu = lambda x: ops.gelu(x, approximate=False)  # noqa: E731
+        self.state = [layers.Dense(state, activation=gelu, **policy), layers.Dense(state, **policy)]
+        self.state[0].build((None, self.width))
+        self.state[1].build((None, state))
+
+        def level(width_in: int, width: int, resample) -> list:
+            blocks = [ResBlock(width_in, width, state, **policy) for _ in range(2)]
+            return [*map(_built, (*blocks, Attention(width, linear=True, **policy))), resample]
+
+        self.down = [
+            level(narrow, narrow, _convolution(3 if number == last else 4, narrow, wide, strides=1 if number == last else 2, **policy))
+            for number, (narrow, wide) in enumerate(pairs)
+        ]
+        middle = widths[-1]
+        self.middle = [
+            _built(ResBlock(middle, middle, state, **policy)),
+            _built(Attention(middle, linear=False, **policy)),
+            _built(ResBlock(middle, middle, state, **policy)),
+        ]
+        self.up = [level(narrow + wide, wide, _convolution(3, wide, narrow, **policy)) for narrow, wide in reversed(pairs)]
+        self.final = _built(ResBlock(2 * self.width, self.width, state, **policy))
+        self.leave = _convolution(1, self.width, self.channels, dtype="float32")
+        self.built = True
+
+    def call(self, x, step, condition=None):
+        """The network's output, float32."""
+        time = x.shape[1]
+        extra = -time % self.multiple
+        x = self.enter(ops.pad(ops.cast(x, self.compute_dtype), [[0, 0], [0, extra], [0, 0]]))
+        state = self.state[1](self.state[0](self.embedding(step)))
+        if self.conditional:
+            state = state + ops.cast(condition, state.dtype)
+        start, seen = x, []
+        for first, second, attention, resample in self.down:
+            x = first(x, state)
+            seen.append(x)
+            x = attention(second(x, state))
+            seen.append(x)
+            x = resample(x)
+        first, attention, second = self.middle
+        x = second(attention(first(x, state)), state)
+        for number, (first, second, attention, resample) in enumerate(self.up):
+            x = first(ops.concatenate([x, seen.pop()], axis=-1), state)
+            x = attention(second(ops.concatenate([x, seen.pop()], axis=-1), state))
+            x = resample(x if number == len(self.up) - 1 else ops.repeat(x, 2, axis=1))
+        return self.leave(self.final(ops.concatenate([x, start], axis=-1), state))[:, :time]
+
+    def compute_output_shape(self, shape, *_):
+        """The input's shape."""
+        return shape
+
+    def get_config(self) -> dict:
+        """The arguments of `__init__`."""
+        names = ("channels", "width", "multipliers", "steps", "conditional")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+class RMSNorm(layers.Layer):
+    """Scales each time point to a root mean square of 1 over the channels, times a gain of each channel."""
+
+    def __init__(self, width: int, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+        self.gain = self.add_weight(name="gain", shape=(width,), initializer="ones")
+        self.built = True
+
+    def call(self, x):
+        """`(batch, time, width)` to the same shape."""
+        wide = ops.cast(x, "float32")
+        length = ops.sqrt(ops.sum(ops.square(wide), axis=-1, keepdims=True))
+        return ops.cast(wide / ops.maximum(length, 1e-12) * math.sqrt(self.width), x.dtype) * self.gain
+
+
+class ResBlock(layers.Layer):
+    """Two convolutions, each before a norm and a SiLU; the state scales and shifts the first; the input is added."""
+
+    def __init__(self, width_in: int, width: int, state: int, **kwargs):
+        super().__init__(**kwargs)
+        self.width_in, self.width, self.state_width = width_in, width, state
+
+    def build(self, shape=None):
+        """Creates the layers."""
+        policy = {"dtype": self.dtype_policy}
+        self.modulation = layers.Dense(2 * self.width, **policy)
+        self.modulation.build((None, self.state_width))
+        self.conv_1 = _convolution(3, self.width_in, self.width, **policy)
+        self.norm_1 = RMSNorm(self.width, **policy)
+        self.conv_2 = _convolution(3, self.width, self.width, **policy)
+        self.norm_2 = RMSNorm(self.width, **policy)
+        self.shortcut = _convolution(1, self.width_in, self.width, **policy) if self.width_in != self.width else None
+        self.built = True
+
+    def call(self, x, state):
+        """`(batch, time, width_in)` and the state `(batch, state)` to `(batch, time, width)`."""
+        scale, shift = ops.split(self.modulation(ops.silu(state))[:, None], 2, axis=-1)
+        y = ops.silu(self.norm_1(self.conv_1(x)) * (1 + scale) + shift)
+        y = ops.silu(self.norm_2(self.conv_2(y)))
+        return y + (x if self.shortcut is None else self.shortcut(x))
+
+
+class Attention(layers.Layer):
+    """Attention over time, added to what comes in.
+
+    Linear attention costs as much as the signal is long; full attention, for the innermost level, its square.
+    """
+
+    def __init__(self, width: int, linear: bool, **kwargs):
+        super().__init__(**kwargs)
+        self.width, self.linear = width, linear
+
+    def build(self, shape=None):
+        """Creates the layers."""
+        policy = {"dtype": self.dtype_policy}
+        inside = HEADS * HEAD_SIZE
+        self.norm = RMSNorm(self.width, **policy)
+        self.project = _convolution(1, self.width, 3 * inside, use_bias=False, **policy)
+        self.out = _convolution(1, inside, self.width, **policy)
+        if self.linear:
+            self.out_norm = RMSNorm(self.width, **policy)
+        self.built = True
+
+    def call(self, x):
+        """`(batch, time, width)` to the same shape."""
+        parts = ops.reshape(self.project(self.norm(x)), (-1, x.shape[1], 3, HEADS, HEAD_SIZE))
+        q, k, v = (parts[:, :, i] for i in range(3))
+        if self.linear:
+            q = ops.softmax(q, axis=-1) * HEAD_SIZE**-0.5
+            context = ops.einsum("bthd,bthe->bhde", ops.softmax(k, axis=1), v)
+            mixed = ops.einsum("bhde,bthd->bthe", context, q)
+        else:
+            weights = ops.softmax(ops.einsum("bthd,bshd->bhts", q * HEAD_SIZE**-0.5, k), axis=-1)
+            mixed = ops.einsum("bhts,bshd->bthd", weights, v)
+        y = self.out(ops.reshape(mixed, (-1, x.shape[1], HEADS * HEAD_SIZE)))
+        return x + (self.out_norm(y) if self.linear else y)
+
+
+def _convolution(taps: int, width_in: int, width: int, **options) -> layers.Conv1D:
+    """A built convolution with zeros beyond the ends."""
+    layer = layers.Conv1D(width, taps, padding="same", **options)
+    layer.build((None, None, width_in))
+    return layer
+
+
+def _built(layer):
+    layer.build()
+    return layer
