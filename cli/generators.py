@@ -33,17 +33,25 @@ from ecgtf.cli.options import (
 )
 from ecgtf.cli.quiet import import_tensorflow
 
-KINDS = ("vqvae",)
+KINDS = ("vqvae", "diffwave", "timediffusion")
 
 
 def train_generator(
-    kind: Annotated[str, typer.Argument(help="Which generator: vqvae.")] = "vqvae",
+    kind: Annotated[str, typer.Argument(help="Which generator: vqvae, diffwave or timediffusion.")] = "vqvae",
     data: Data = None,
     out: RunFolder = None,
     task: TaskName = "rhythm7",
     preset: Preset = "small",
-    steps: Annotated[str | None, typer.Option(help="Steps of the stages, such as 600,900. [default: the preset's]")] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="What diffwave and timediffusion are trained as: diffusion or flow. [default: diffusion]")
+    ] = None,
+    steps: Annotated[
+        str | None, typer.Option(help="Training steps of each stage: 6000, or for vqvae 1800,2000. [default: the preset's]")
+    ] = None,
     batch_size: BatchSize = None,
+    accumulate: Annotated[
+        int, typer.Option(min=1, help="Parts of a batch that are gone through one after the other, to need less memory.")
+    ] = 1,
     learning_rate: LearningRate = None,
     precision: Precision = "float32",
     leads: Annotated[str, typer.Option(help="independent (8 modelled, 4 derived exactly) or all.")] = "independent",
@@ -67,15 +75,18 @@ def train_generator(
     out = out or defaults.RUNS / kind
     already = resume and defaults.is_finished(out)
     import_tensorflow()
-    from ecgtf.train_generator import train_vqvae
+    from ecgtf.train_generator import train_generator
 
-    train_vqvae(
+    train_generator(
+        kind,
         data,
         out,
         task=task,
         preset=preset,
+        objective=objective,
         steps=numbers(steps, int, "--steps"),
         batch_size=batch_size,
+        accumulate=accumulate,
         learning_rate=learning_rate,
         precision=precision,
         leads=leads,
@@ -99,15 +110,19 @@ def generate(
     per_class: Annotated[int | None, typer.Option(min=1, help="Records of each class. [default: 100]")] = None,
     like: Annotated[str | None, typer.Option(help="Draw the labels of this split instead: data/X:train.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Weight of classifier-free guidance; 1 is none.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="Diffusion: ddpm, ddim, dpmpp or fast (six steps); flow: euler or heun.")
+    ] = None,
     sampler_steps: Annotated[
         str | None,
-        typer.Option(help="Decoding steps of low and high tokens, such as 32,16. Low ones drawn in time take a step each."),
+        typer.Option(help="Evaluations of a diffusion or flow model, such as 25; steps of low and high tokens, such as 32,16."),
     ] = None,
+    eta: Annotated[float | None, typer.Option(help="Noise of the sampler ddim, from 0 (none) to 1 (as ddpm).")] = None,
     temperature: Annotated[
         str | None,
         typer.Option(help="Decoding temperatures of low and high tokens, such as 4,0. Low ones drawn in time have none."),
     ] = None,
-    sharpness: Annotated[float | None, typer.Option(help="Factor on the logits; above 1 draws likelier tokens.")] = None,
+    sharpness: Annotated[float | None, typer.Option(help="Factor on token logits; above 1 draws likelier tokens.")] = None,
     format: Annotated[str, typer.Option(help="tfrecord, wfdb or npz.")] = "tfrecord",
     batch_size: Annotated[int, typer.Option(min=1, help="Records drawn at once.")] = 64,
     seed: Seed = 0,
@@ -122,13 +137,16 @@ def generate(
     import_tensorflow()
     from ecgtf.synthesis import generate
 
+    steps = numbers(sampler_steps, int, "--sampler-steps")
     written = generate(
         run,
         out,
         per_class=per_class,
         like=like,
         guidance=guidance,
-        sampler_steps=numbers(sampler_steps, int, "--sampler-steps"),
+        sampler=sampler,
+        sampler_steps=steps[0] if steps and len(steps) == 1 else steps,
+        eta=eta,
         temperature=numbers(temperature, float, "--temperature"),
         sharpness=sharpness,
         format=format,

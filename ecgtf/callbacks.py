@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
+import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -15,41 +21,70 @@ from ecgtf.atomic import replacing, write_json
 from ecgtf.progress import Progress
 from ecgtf.run_folder import Run
 
+GO_ON, TIME_IS_UP, TERMINATED = 0, 1, 2
+"""What a worker wishes after a step, by weight."""
+
+
+class Stopped(KeyboardInterrupt):
+    """The training was asked to stop (SIGTERM) and has saved a checkpoint; like Ctrl-C, it is no failure and no end."""
+
 
 class Guard(keras.callbacks.Callback):
-    """Ends the training at its last step, when time is up, or when the loss is not finite."""
+    """Ends the training at its last step, when time is up, when it was asked to stop, or when the loss is not finite.
 
-    def __init__(self, stage: str, steps: int, max_minutes: float | None):
+    Args:
+        stage: Name of the stage.
+        done: Steps done before.
+        steps: The last step.
+        max_minutes: Time until it is up.
+        terminated: Whether this process was asked to stop.
+        agree: The strongest of all workers' wishes: they must end at the same step, or those that go on would wait for ever.
+        save: Saves a checkpoint.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        done: int,
+        steps: int,
+        max_minutes: float | None,
+        terminated: Callable[[], bool],
+        agree: Callable[[int], int],
+        save: Callable[[], None],
+    ):
         super().__init__()
-        self.stage, self.steps = stage, steps
+        self.stage, self.done, self.steps = stage, done, steps
+        self.terminated, self.agree, self.save = terminated, agree, save
         self.deadline = time.monotonic() + 60 * max_minutes if max_minutes is not None else None
 
     def on_train_batch_end(self, batch, logs=None):
-        """Looks at the loss, the steps done and the clock.
+        """Looks at the loss, the steps done, the clock and the signal.
 
         Raises:
             FloatingPointError: if the loss is not finite.
+            Stopped: if one of the workers was asked to stop; a checkpoint of this step is saved.
         """
-        step = int(self.model.optimizer.iterations.numpy())
+        step = self._count()
         if logs and not np.isfinite(float(np.mean(logs.get("loss", 0.0)))):
             raise FloatingPointError(
                 f"the loss of stage {self.stage} is not finite at step {step}; the last good checkpoint is kept: "
                 "go on with --resume and a smaller --learning-rate, or with --precision float32"
             )
-        if step >= self.steps or (self.deadline and time.monotonic() > self.deadline):
+        late = self.deadline is not None and time.monotonic() > self.deadline
+        wish = self.agree(TERMINATED if self.terminated() else TIME_IS_UP if late else GO_ON)
+        if wish == TERMINATED:
+            self.save()
+            raise Stopped(f"stopped at step {step} of stage {self.stage}, of which there is a checkpoint")
+        if step >= self.steps or wish == TIME_IS_UP:
             self.model.stop_training = True
 
-
-class Checkpoints(keras.callbacks.Callback):
-    """Saves model and optimizer at the end of each epoch, before averaged weights are swapped in."""
-
-    def __init__(self, manager: tf.train.CheckpointManager):
-        super().__init__()
-        self.manager = manager
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Saves a checkpoint, named by the steps done."""
-        self.manager.save(checkpoint_number=self.model.optimizer.iterations)
+    def _count(self) -> int:
+        """The steps done. One that float16 skipped counts too: it had its batch, and a resumed run goes on from the next."""
+        self.done += 1
+        iterations = self.model.optimizer.iterations
+        if int(iterations.numpy()) != self.done:
+            iterations.assign(self.done)
+        return self.done
 
 
 class Averages(keras.callbacks.Callback):
@@ -74,6 +109,15 @@ class Averages(keras.callbacks.Callback):
                 variable.assign(value)
             self.others = None
 
+    @contextmanager
+    def left_out(self) -> Iterator[None]:
+        """Training's own weights within the block."""
+        swapped = self.others is not None
+        self._back()
+        yield
+        if swapped:
+            self._use_averages()
+
     def on_test_begin(self, logs=None):
         """Validation sees the averages."""
         self._use_averages()
@@ -91,23 +135,91 @@ class Averages(keras.callbacks.Callback):
         self._back()
 
 
+class Checkpoints(keras.callbacks.Callback):
+    """Saves model and optimizer at the end of each epoch, not the averaged weights; keeps the last checkpoints.
+
+    It is the last callback, so that all that belongs to a step (log, best weights) is written where a checkpoint tells of it. A
+    checkpoint is `ckpt-STEP.index` and its data. It is written in another folder and its index moved last, so that a killed
+    training leaves nothing that looks like one.
+
+    Args:
+        folder: Where checkpoints are.
+        checkpoint: What is saved.
+        averages: What swaps the weights.
+        keep: Checkpoints to keep.
+        chief: Whether this worker's checkpoints are kept. All workers save at the same time, because variables that they hold
+            in parts are summed then, but only one may write to the folder.
+    """
+
+    def __init__(self, folder: Path, checkpoint: tf.train.Checkpoint, averages: Averages, keep: int, chief: bool = True):
+        super().__init__()
+        self.folder, self.checkpoint, self.averages, self.keep, self.chief = folder, checkpoint, averages, keep, chief
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Saves a checkpoint."""
+        self.save()
+
+    def save(self) -> None:
+        """Saves a checkpoint, named by the steps done."""
+        with self.averages.left_out():
+            if self.chief:
+                self._save(int(self.model.optimizer.iterations.numpy()))
+            else:
+                with tempfile.TemporaryDirectory() as private:
+                    self.checkpoint.write(f"{private}/ckpt")
+
+    def _save(self, step: int) -> None:
+        unfinished = self.folder / ".saving"
+        shutil.rmtree(unfinished, ignore_errors=True)  # what a killed training left
+        unfinished.mkdir()
+        self.checkpoint.write(str(unfinished / "ckpt"))
+        for part in sorted(unfinished.iterdir()):  # the data before its index
+            os.replace(part, self.folder / part.name.replace("ckpt", f"ckpt-{step}", 1))
+        unfinished.rmdir()
+        # Those of later steps are damaged: a resume went on from the one before.
+        kept = {f"ckpt-{number}" for number in [number for number in self.steps() if number <= step][-self.keep :]}
+        for path in self.folder.glob("ckpt-*.*"):
+            if path.name.split(".")[0] not in kept:
+                path.unlink()
+
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints in the folder, ascending."""
+        return sorted(int(path.stem.removeprefix("ckpt-")) for path in self.folder.glob("ckpt-*.index"))
+
+    def restore(self) -> None:
+        """Goes back to the last checkpoint, where there is one; of a damaged one to the one before, with a line that says so.
+
+        Raises:
+            ValueError: if there are checkpoints and all are damaged.
+        """
+        for step in reversed(self.steps()):
+            try:
+                self.checkpoint.read(str(self.folder / f"ckpt-{step}")).assert_existing_objects_matched()
+                return
+            except (tf.errors.OpError, RuntimeError, ValueError, IndexError) as error:  # as TensorFlow's reader raises them
+                reason = str(error).splitlines()[0][:200]
+                if self.chief:
+                    print(f"checkpoint {step} in {self.folder} is damaged ({reason}): trying the one before", file=sys.stderr)
+        if self.steps():
+            raise ValueError(f"no checkpoint in {self.folder} can be read; train again with --overwrite")
+
+
 class Best(keras.callbacks.Callback):
     """Keeps the weights with the best value of one logged number, in files, so that a resumed run knows them too.
 
-    Only every `every` steps and at the last one: where time ran out must not decide which weights are compared.
+    Only every `every` steps and at the last one: where time ran out must not decide which weights are compared. Every worker
+    sees the same values; the chief writes.
     """
 
-    def __init__(self, folder: Path, monitor: str, patience: int | None, every: int, steps: int, done: int):
+    def __init__(self, folder: Path, monitor: str, patience: int | None, every: int, steps: int, done: int, chief: bool = True):
         super().__init__()
-        self.monitor, self.patience, self.every, self.steps = monitor, patience, every, steps
+        self.monitor, self.patience, self.every, self.steps, self.chief = monitor, patience, every, steps, chief
         self.sign = -1.0 if "loss" in monitor else 1.0
         self.weights, self.note = folder / "best.npz", folder / "best.json"
-        self.best: float | None = None
-        self.since = 0
+        self.values: dict[int, float] = {}  # by step
         if self.note.exists():
-            there = json.loads(self.note.read_text())
-            if there["step"] <= done:  # what came after the checkpoint will come again
-                self.best, self.since = there["value"], there["since"]
+            there = json.loads(self.note.read_text())["values"]
+            self.values = {int(step): value for step, value in there.items() if int(step) <= done}  # the others come again
 
     def on_epoch_end(self, epoch, logs=None):
         """Keeps the weights if they are the best so far, and ends the training when patience is over."""
@@ -115,16 +227,26 @@ class Best(keras.callbacks.Callback):
         step = int(self.model.optimizer.iterations.numpy())
         if step % self.every and step != self.steps:
             return
-        if self.best is None or self.sign * value > self.sign * self.best:
-            self.best, self.since = value, 0
+        self.values[step] = value
+        best = self._best_step()
+        if self.chief and best == step:
             with replacing(self.weights, ".npz") as temporary:
                 # Keras's save_weights would keep the optimizer's state with them.
                 np.savez(temporary, *self.model.get_weights())
-        else:
-            self.since += 1
-        write_json(self.note, {"monitor": self.monitor, "value": self.best, "step": step, "since": self.since})
-        if self.patience is not None and self.since >= self.patience:
+        if self.chief:
+            write_json(self.note, {"monitor": self.monitor, "value": self.values[best], "step": best, "values": self.values})
+        if self.over:
             self.model.stop_training = True
+
+    def _best_step(self) -> int:
+        return max(self.values, key=lambda step: self.sign * self.values[step])  # the first of equals
+
+    @property
+    def over(self) -> bool:
+        """Whether patience is over: that many values came after the best one."""
+        if self.patience is None or not self.values:
+            return False
+        return sum(step > self._best_step() for step in self.values) >= self.patience
 
     def restore(self, model: keras.Model) -> None:
         """Gives the model its best weights."""
@@ -145,6 +267,7 @@ class Report(keras.callbacks.Callback):
         self.seen = self.saved = done
         self.clock = time.monotonic()
         self._drop_rows_after(done)
+        _write_hyper_parameters(run)
 
     def _drop_rows_after(self, step: int) -> None:
         """Rows of steps that will be done again after a resume."""
@@ -173,6 +296,19 @@ class Report(keras.callbacks.Callback):
                 tf.summary.image(name, image[None])
         self.writer.flush()
         self.saved, self.clock = step, time.monotonic()
+
+
+def _write_hyper_parameters(run: Run) -> None:
+    """The numbers and short texts of the configuration for TensorBoard's HParams, once for all stages and resumes of a run."""
+    values = {name: run.config[name] for name in run.config.keys() - {"schema", "finished"}}
+    values = {name: value for name, value in values.items() if isinstance(value, int | float | str) and len(str(value)) <= 60}
+    folder = run.folder / "tensorboard"
+    if not values or any(folder.glob("events*")):
+        return
+    from tensorboard.plugins.hparams import api
+
+    with tf.summary.create_file_writer(str(folder)).as_default(step=0):
+        api.hparams(values)
 
 
 def _read_rows(path: Path) -> list[dict]:

@@ -11,7 +11,7 @@ from ecgtf.closeness.evaluate import evaluate
 from ecgtf.data_prep.prepare import prepare
 from ecgtf.report.page import Section, add_sections
 from ecgtf.synthesis import generate
-from ecgtf.train_generator import train_vqvae
+from ecgtf.train_generator import train_generator
 
 RECORDS = 560
 TASK = "rhythm7"
@@ -47,7 +47,7 @@ def demo(out: str | Path = "reports/demo", *, seed: int = 0, overwrite: bool = F
     real, synthetic, runs = out / "data" / "simulated", out / "data" / "synthetic", out / "runs"
     shared = {"seed": seed, "quiet": quiet}
     prepare(None, None, real, limit=RECORDS, seed=seed)
-    generator = train_vqvae(real, runs / "vqvae", task=TASK, preset="tiny", steps=GENERATOR_STEPS, **shared)
+    generator = train_generator("vqvae", real, runs / "vqvae", task=TASK, preset="tiny", steps=GENERATOR_STEPS, **shared)
     generate(generator.folder, synthetic, per_class=PER_CLASS, **shared)
     tuned = finetune(real, runs / "finetuned", synthetic=synthetic, real_frac=REAL_FRACTION, task=TASK, preset="tiny", **shared)
     evaluate(real, synthetic, task=TASK, preset="tiny", out=out / "report", **shared)

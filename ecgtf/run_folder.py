@@ -37,9 +37,13 @@ class Run:
 
     folder: Path
     config: dict = field(default_factory=dict)
+    writes: bool = True
+    """False for the workers of a cluster that share the folder with the one that writes."""
 
     @classmethod
-    def open(cls, folder: str | Path, config: dict, *, resume: bool = False, overwrite: bool = False) -> Run:
+    def open(
+        cls, folder: str | Path, config: dict, *, resume: bool = False, overwrite: bool = False, writes: bool = True
+    ) -> Run:
         """Starts a run in `folder`, or goes on with the one that is there.
 
         Args:
@@ -47,12 +51,16 @@ class Run:
             config: What was asked for; compared with what is there when resuming.
             resume: Go on with an unfinished run of the same configuration (a new one is started where there is none).
             overwrite: Delete what is there first.
+            writes: False leaves all of this, and what is written later, to another worker that opens the same run.
 
         Raises:
             ValueError: if the folder is not empty (without `resume` or `overwrite`), or holds a run of another configuration.
         """
         folder = Path(folder)
         config = json.loads(json.dumps(config))
+        if not writes:
+            there = resume and (folder / "config.json").exists()
+            return cls(folder, cls.load(folder).config if there else config | {"finished": False}, writes)
         if overwrite and folder.exists() and not resume:
             if any(folder.iterdir()) and not (folder / "config.json").exists():
                 raise ValueError(f"{folder} is not a run folder; it is left as it is: name another --out")
@@ -103,7 +111,8 @@ class Run:
 
     def write_config(self) -> None:
         """Writes `config.json`."""
-        write_json(self.folder / "config.json", self.config)
+        if self.writes:
+            write_json(self.folder / "config.json", self.config)
 
     def finish(self, **results) -> None:
         """Marks the run as finished, with what is worth knowing of its end."""
@@ -113,6 +122,8 @@ class Run:
     def save_model(self, model: keras.Model, name: str = "model") -> Path:
         """Saves a model as `<name>.keras`, without its optimizer, under a temporary name first."""
         path = self.folder / f"{name}.keras"
+        if not self.writes:
+            return path
         bare = model.__class__.from_config(model.get_config())
         bare.set_weights(model.get_weights())
         with replacing(path, ".keras") as temporary:
@@ -134,7 +145,8 @@ class Run:
 
     def write_trained_on(self, hashed_ids: Iterable[str]) -> None:
         """Keeps the hashed ids of the training records, one a line."""
-        write_atomically(self.folder / "trained_on.txt", "".join(f"{value}\n" for value in sorted(hashed_ids)))
+        if self.writes:
+            write_atomically(self.folder / "trained_on.txt", "".join(f"{value}\n" for value in sorted(hashed_ids)))
 
     def trained_on(self) -> list[str]:
         """The hashed ids of the training records."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,7 +14,7 @@ import tensorflow as tf
 from ecgtf.atomic import replacing
 from ecgtf.dataset import Manifest, finish_dataset, read_labels, read_manifest, shard_names, write_shard
 from ecgtf.ecg import Record, lead_matrix, select_leads
-from ecgtf.generators.token_prior import TokenPrior
+from ecgtf.generators.base import Generator
 from ecgtf.progress import Progress
 from ecgtf.run_folder import Run
 from ecgtf.tasks import get_task
@@ -34,7 +34,7 @@ class TrainedGenerator:
 
     def __init__(self, run: Run, batch_size: int = 64):
         self.run = run
-        self.model: TokenPrior = run.load_model()
+        self.model: Generator = run.load_model()
         missing = [name for name in ("kind", "task", "classes", "sampling", "versions") if name not in run.config]
         if missing:
             raise ValueError(f"{run.folder / 'config.json'} is damaged (no {', '.join(missing)}); train again with --overwrite")
@@ -50,14 +50,14 @@ class TrainedGenerator:
         What a record looks like depends on its label, its place, the seed and the batch size alone.
 
         Raises:
-            ValueError: if the labels have another number of classes.
+            ValueError: if the labels have another number of classes, or an option is not one of this generator's.
         """
         labels = np.asarray(labels, "float32")
         if labels.ndim != 2 or labels.shape[1] != len(self.classes):
             raise ValueError(
                 f"expected labels (n, {len(self.classes)}) for {', '.join(self.classes)}, received shape {labels.shape}"
             )
-        options = self.defaults | {name: value for name, value in options.items() if value is not None}
+        options = self.sampling(**options)
         key = tuple(sorted((name, tuple(np.atleast_1d(value))) for name, value in options.items()))
         if key not in self._compiled:
             self._compiled[key] = tf.function(lambda label, seed: self.model.sample(label, seed, **options))
@@ -66,6 +66,20 @@ class TrainedGenerator:
             full = np.concatenate([part, np.repeat(part[-1:], self.batch_size - len(part), axis=0)])
             drawn = self._compiled[key](tf.constant(full), tf.constant([seed, number], tf.int32)).numpy()[: len(part)]
             yield self._storable(drawn)
+
+    def sampling(self, **options) -> dict:
+        """The run's sampling options, with those that are given (and not None) in place of its own.
+
+        Raises:
+            ValueError: if one is not possible.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        defaults = dict(self.defaults)
+        if given.get("sampler", defaults.get("sampler")) != defaults.get("sampler"):
+            defaults.pop("steps", None)  # the recommended steps are those of the recommended sampler
+        options = defaults | given
+        self.model.check_sampling(options)
+        return options
 
     def _storable(self, signals: np.ndarray) -> np.ndarray:
         """Signals whose limb leads still fit together when each lead is stored in whole microvolts: the modelled leads in steps of
@@ -122,7 +136,9 @@ def generate(
     per_class: int | None = None,
     like: str | None = None,
     guidance: float | None = None,
-    sampler_steps: tuple[int, int] | None = None,
+    sampler: str | None = None,
+    sampler_steps: int | Sequence[int] | None = None,
+    eta: float | None = None,
     temperature: tuple[float, float] | None = None,
     sharpness: float | None = None,
     format: str = "tfrecord",
@@ -139,10 +155,12 @@ def generate(
         out: Folder to write (a file for `npz`).
         per_class: Records of each class.
         like: Draw the labels of this split, `data/X:train`, instead.
-        guidance: Weight of classifier-free guidance; by default what the run recommends, as for the next three.
-        sampler_steps: Decoding steps of the stages.
-        temperature: Decoding temperatures of the stages.
-        sharpness: Factor on the logits.
+        guidance: Weight of classifier-free guidance; by default what the run recommends, as for the next five.
+        sampler: Of diffusion (`ddpm`, `ddim`, `dpmpp`, `fast`) and flow models (`euler`, `heun`).
+        sampler_steps: Evaluations of a diffusion or flow model; decoding steps of the low and high tokens of Time-VQVAE.
+        eta: Noise of the sampler `ddim`, from 0 to 1.
+        temperature: Decoding temperatures of the low and high tokens of Time-VQVAE.
+        sharpness: Factor on its logits.
         format: `tfrecord` (a data set), `wfdb` or `npz`.
         seed: Fixes the draws.
         batch_size: Records drawn at once.
@@ -155,24 +173,17 @@ def generate(
     """
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
-    if sampler_steps is not None and (len(sampler_steps) != 2 or min(sampler_steps) < 1):
-        raise ValueError(f"expected decoding steps of the two stages such as 32,16, received {sampler_steps}")
-    if guidance is not None and not 0 <= guidance < np.inf:
-        raise ValueError(f"expected a guidance weight of 0 or more, received {guidance}")
-    if sharpness is not None and not 0 < sharpness < np.inf:
-        raise ValueError(f"expected a sharpness above 0, received {sharpness}")
-    if temperature is not None and (len(temperature) != 2 or not all(0 <= value < np.inf for value in temperature)):
-        raise ValueError(f"expected decoding temperatures of the two stages such as 4,0, received {temperature}")
     generator = load_run(run)
     generator.batch_size = batch_size
     if like is not None:
         labels = labels_like(like, generator.task)
     else:
         labels = class_labels(len(generator.classes), 100 if per_class is None else per_class)
+    options = generator.sampling(
+        guidance=guidance, sampler=sampler, steps=sampler_steps, eta=eta, temperature=temperature, sharpness=sharpness
+    )
     out = _fresh(Path(out), format, overwrite)
-    options = {"guidance": guidance, "steps": sampler_steps, "temperature": temperature, "sharpness": sharpness}
-    settings = generator.defaults | {name: value for name, value in options.items() if value is not None}
-    settings |= {"seed": seed, "batch_size": batch_size}
+    settings = options | {"seed": seed, "batch_size": batch_size}
 
     with Progress("generating", len(labels), "records", quiet) as progress:
         records = _records(generator, labels, seed, options, progress)

@@ -1,10 +1,10 @@
-"""Trains a generator on data sets into a run folder: the two stages of Time-VQVAE, one after the other."""
+"""Trains a generator on data sets into a run folder, stage after stage."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -12,57 +12,30 @@ import numpy as np
 import tensorflow as tf
 
 from ecgtf.augment import Augmentation, augmented
-from ecgtf.dataset import Folders, combined_manifest, hash_id, load, load_arrays, read_labels
+from ecgtf.dataset import Folders, Manifest, combined_manifest, hash_id, load, load_arrays, read_labels
 from ecgtf.ecg import LEADS
+from ecgtf.generators.base import Generator
+from ecgtf.generators.presets import OBJECTIVES, Preset, Stage, get_preset
 from ecgtf.generators.time_vqvae import TimeVQVAE
 from ecgtf.generators.token_prior import TokenPrior
 from ecgtf.run_folder import Run
 from ecgtf.tasks import Task, check_classes, get_task
-from ecgtf.training import fit, make_optimizer, make_strategy, set_precision
+from ecgtf.training import check_limits, fit, is_chief, make_optimizer, make_strategy, set_precision
 
 SHOWN_LEADS = ("I", "II", "V1", "V5")
 
 
-@dataclass(frozen=True)
-class Preset:
-    """Sizes and lengths of a Time-VQVAE and its training."""
-
-    tokenizer: dict
-    prior: dict
-    steps: tuple[int, int]
-    batch_size: int = 32
-    learning_rates: tuple[float, float] = (2e-3, 2e-3)
-    guidance: float = 2.0
-    decoding_steps: tuple[int, int] = (32, 16)
-
-
-PRESETS = {
-    "tiny": Preset({"width": 64, "depth": 1}, {"width": 96, "depth": (3, 2)}, (200, 300)),
-    "small": Preset({"width": 128, "depth": 2}, {"width": 128, "depth": (4, 4)}, (300, 400)),
-    "base": Preset(
-        {"width": 256, "depth": 2}, {"width": 256, "depth": (8, 6), "heads": 8}, (20_000, 40_000), 128, (1e-3, 5e-4)
-    ),
-    "paper": Preset(
-        {"width": 128, "depth": 2, "decay": 0.8, "commitment": 1.0, "reset_below": 0.0},
-        {"width": 128, "depth": (4, 1), "heads": 2, "mask_convention": "known", "causal": False},
-        (20_000, 40_000),
-        32,
-        (1e-3, 1e-3),
-        1.0,
-        (10, 10),
-    ),
-}
-"""Presets of Time-VQVAE: `tiny` for the demo, `small` for 2 cores, `base` for one GPU, `paper` near the published sizes."""
-
-
-def train_vqvae(
+def train_generator(
+    kind: str,
     data: Folders,
     out: str | Path,
     *,
     task: str | Task = "rhythm7",
     preset: str = "small",
+    objective: str | None = None,
     steps: Sequence[int] | None = None,
     batch_size: int | None = None,
+    accumulate: int = 1,
     learning_rate: float | None = None,
     precision: str = "float32",
     leads: str = "independent",
@@ -77,27 +50,28 @@ def train_vqvae(
     allow_empty: bool = False,
     quiet: bool = False,
 ) -> Run:
-    """Trains a Time-VQVAE on the training split of one or several data sets.
-
-    Stage 1, the tokenizer, learns from every training record; stage 2, the prior of the tokens, from those with a class of the task,
-    and ends with the weights of its best validation likelihood. Both see randomly shifted and scaled records.
+    """Trains a generator on the training split of one or several data sets, and ends with the weights of the best validation.
 
     Args:
+        kind: `vqvae` (Time-VQVAE: a tokenizer, which learns from every training record, then the prior of its tokens), `diffwave` or
+            `timediffusion`. All but the tokenizer learn from the records that have a class of the task.
         data: Folders of data sets that agree on rate, seconds and leads.
         out: The run folder.
         task: What the classes are.
-        preset: Sizes and lengths, a key of `PRESETS`.
-        steps: Training steps of the two stages, in place of the preset's.
-        batch_size: Records a step, over all devices.
-        learning_rate: Peak learning rate of both stages.
+        preset: Sizes and lengths, a key of `PRESETS[kind]`.
+        objective: What a network that takes noise away is trained as, `diffusion` or `flow`; by default the preset's.
+        steps: Training steps of each stage, in place of the preset's.
+        batch_size: Records a step, over all devices and workers.
+        accumulate: Parts of a batch whose gradients are computed one after the other, to need the memory of one part.
+        learning_rate: Peak learning rate of every stage.
         precision: `float32`, `bfloat16` or `float16`.
         leads: `independent` (8 leads modelled, 4 derived exactly) or `all`.
         devices: GPUs, or logical CPU devices, to train on.
-        balance: 0 draws the records of stage 2 as they are, 1 every class equally often.
-        balance_sources: The same for the data sets, in both stages.
+        balance: 0 draws the records as they are, 1 every class equally often (not for the tokenizer).
+        balance_sources: The same for the data sets.
         seed: Fixes weights, order and draws.
         checkpoint_every: Steps between checkpoints.
-        max_minutes: Ends the training early and cleanly; 40 % of the time goes to stage 1.
+        max_minutes: Ends the training early and cleanly; of two stages the first gets 40 % of it.
         resume: Go on with an unfinished run.
         overwrite: Replace what is there.
         allow_empty: Accept classes without training records.
@@ -106,122 +80,237 @@ def train_vqvae(
     Raises:
         ValueError: if the data, the task or an option does not fit.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
-    sizes = PRESETS[preset]
-    steps = tuple(steps or sizes.steps)
-    if len(steps) != 2 or min(steps) < 1:
-        raise ValueError(f"Time-VQVAE has two stages: expected two numbers of steps such as 600,900, received {steps}")
-    batch_size = batch_size or sizes.batch_size
-    rates = (learning_rate, learning_rate) if learning_rate else sizes.learning_rates
+    sizes = _asked_for(get_preset(kind, preset, objective), steps, learning_rate, batch_size)
     task = get_task(task)
     manifest = combined_manifest(data)
     check_classes(read_labels(data, "train", task), task, allow_empty)
-
-    folders = [str(folder) for folder in ([data] if isinstance(data, str | Path) else data)]
     config = {
         "command": "train-generator",
-        "kind": "vqvae",
-        "data": folders,
+        "kind": kind,
+        "data": [str(folder) for folder in ([data] if isinstance(data, str | Path) else data)],
         "task": task.reference,
         "classes": list(task.classes),
         "preset": preset,
-        "steps": list(steps),
-        "batch_size": batch_size,
-        "learning_rates": list(rates),
+        "objective": sizes.objective,
+        "steps": [stage.steps for stage in sizes.stages],
+        "batch_size": sizes.batch_size,
+        "accumulate": accumulate,
+        "learning_rates": [stage.learning_rate for stage in sizes.stages],
         "precision": precision,
         "leads": leads,
         "balance": balance,
         "balance_sources": balance_sources,
         "seed": seed,
-        "sampling": {"guidance": sizes.guidance, "steps": list(sizes.decoding_steps)},
+        "sampling": dict(sizes.sampling),
     }
     if leads not in ("independent", "all"):
         raise ValueError(f"leads must be 'independent' or 'all', received {leads!r}")
-    if learning_rate is not None and not 0 < learning_rate < np.inf:
-        raise ValueError(f"expected a learning rate above 0, received {learning_rate}")
-    if max_minutes is not None and not max_minutes > 0:
-        raise ValueError(f"expected max_minutes above 0, received {max_minutes}")
+    check_limits(learning_rate, max_minutes)
     set_precision(precision)
-    run = Run.open(out, config, resume=resume, overwrite=overwrite)
+    run = Run.open(out, config, resume=resume, overwrite=overwrite, writes=is_chief())
     if run.finished:
         return run
 
     started = time.monotonic()
-    keras.utils.set_random_seed(seed)
-    strategy = make_strategy(devices)
-    signal = {
-        "leads": manifest.leads,
-        "samples": manifest.samples,
-        "sampling_rate": manifest.sampling_rate,
-        "scale": manifest.statistics["std"],
-        "model_leads": leads,
-        "seed": seed,
-    }
-    axis = 12.0 if manifest.leads == LEADS else 0.0  # degrees by which the heart's axis is turned at random
-    every_record = load_arrays(data, "train")
-    run.write_trained_on(hash_id(record) for record in every_record.ids)
-    reading = {"batch_size": batch_size, "shuffle": True, "seed": seed, "repeat": True, "balance_sources": balance_sources}
-    shared = {"run": run, "batch_size": batch_size, "checkpoint_every": checkpoint_every, "resume": resume, "quiet": quiet}
-
-    if not (run.folder / "tokenizer.keras").exists():
-        with strategy.scope():
-            tokenizer = TimeVQVAE(**signal, **sizes.tokenizer)
-            tokenizer.compile(make_optimizer(rates[0], steps[0]))
-        rng = np.random.default_rng(seed)
-        tokenizer.start_codebooks(every_record.signals[rng.permutation(len(every_record))[:256]])
-        held_out = load_arrays(data, "validation", limit=8)
-
-        def stream(step: int) -> tf.data.Dataset:
-            batches = load(data, "train", None, **reading, start_batch=step)
-            anywhere = Augmentation(gain=0.2, shift_seconds=manifest.seconds / 2, axis=axis)
-            return augmented(batches, seed, step, anywhere, rate=manifest.sampling_rate, leads=manifest.leads)
-
-        done = fit(
-            tokenizer,
-            stream,
-            stage="tokenizer",
-            steps=steps[0],
-            validation=_validation(data, None, batch_size),
-            pictures=lambda model: reconstruction_pictures(model, held_out.signals),
-            max_minutes=None if max_minutes is None else 0.4 * max_minutes,
-            **shared,
-        )
-        run.config["tokenizer_steps"] = done
-        run.save_model(tokenizer, "tokenizer")
-
-    del every_record
-    keras.utils.set_random_seed(seed + 1)  # the same weights at the start, whether stage 1 ran just now or before a restart
-    with strategy.scope():
-        prior = TokenPrior(run.load_model("tokenizer"), task.classes, task.name, seed=seed, **sizes.prior)
-        prior.compile(make_optimizer(rates[1], steps[1], weight_decay=0.03))
-
-    def stream(step: int) -> tf.data.Dataset:
-        batches = load(data, "train", task, **reading, start_batch=step, balance=balance)
-        near = Augmentation(gain=0.2, shift_seconds=0.1, axis=axis)
-        return augmented(batches, seed + 1, step, near, rate=manifest.sampling_rate, leads=manifest.leads)
-
-    draw = tf.function(lambda label, seed: prior.sample(label, seed, guidance=sizes.guidance, steps=sizes.decoding_steps))
-    done = fit(
-        prior,
-        stream,
-        stage="prior",
-        steps=steps[1],
-        validation=_validation(data, task, batch_size),
-        monitor="val_loss",
-        pictures=lambda model: sample_pictures(model, draw, seed),
-        max_minutes=None if max_minutes is None else max(0.1, max_minutes - (time.monotonic() - started) / 60),
-        **shared,
+    training = Training(
+        run=run,
+        strategy=make_strategy(devices),
+        data=data,
+        task=task,
+        manifest=manifest,
+        preset=sizes,
+        accumulate=accumulate,
+        leads=leads,
+        balance=balance,
+        balance_sources=balance_sources,
+        seed=seed,
+        checkpoint_every=checkpoint_every,
+        max_minutes=max_minutes,
+        deadline=None if max_minutes is None else started + 60 * max_minutes,
+        resume=resume,
+        quiet=quiet,
     )
-    run.save_model(prior)
-    run.finish(prior_steps=done, minutes=round((time.monotonic() - started) / 60, 2))
+    model = training.train_vqvae() if kind == "vqvae" else training.train_denoiser()
+    run.save_model(model)
+    run.finish(minutes=round((time.monotonic() - started) / 60, 2))
     return run
 
 
-def _validation(data: Folders, task: Task | None, batch_size: int) -> tf.data.Dataset | None:
-    """Batches of the validation split; None where it is empty."""
-    batches = load(data, "validation", task, batch_size=batch_size)
-    return batches if batches.cardinality() else None
+def _asked_for(preset: Preset, steps: Sequence[int] | None, learning_rate: float | None, batch_size: int | None) -> Preset:
+    """The preset with what was asked for in place of its own.
+
+    Raises:
+        ValueError: if there is not one number of steps for each stage.
+    """
+    names = [stage.name for stage in preset.stages]
+    steps = tuple(steps or (stage.steps for stage in preset.stages))
+    if len(steps) != len(names) or min(steps) < 1:
+        raise ValueError(f"expected a number of steps, 1 or more, for each stage ({', '.join(names)}), received {steps}")
+    stages = [
+        replace(stage, steps=number, learning_rate=learning_rate or stage.learning_rate)
+        for stage, number in zip(preset.stages, steps, strict=True)
+    ]
+    return replace(preset, stages=tuple(stages), batch_size=batch_size or preset.batch_size)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the stages of a training share; the arguments of `train_generator`, looked up and checked."""
+
+    run: Run
+    strategy: tf.distribute.Strategy
+    data: Folders
+    task: Task
+    manifest: Manifest
+    preset: Preset
+    accumulate: int
+    leads: str
+    balance: float
+    balance_sources: float
+    seed: int
+    checkpoint_every: int
+    max_minutes: float | None
+    deadline: float | None
+    resume: bool
+    quiet: bool
+
+    def train_vqvae(self) -> TokenPrior:
+        """The tokenizer, unless an earlier start of the run has finished it, and the prior."""
+        first, second = self.preset.stages
+        records = load_arrays(self.data, "train")
+        self.run.write_trained_on(map(hash_id, records.ids))
+        if (self.run.folder / "tokenizer.keras").exists():
+            tokenizer = self.run.load_model("tokenizer")
+        else:
+            tokenizer = self._train_tokenizer(first, records.signals)
+        del records
+        # the same weights at the start, whether stage 1 ran just now or before a restart
+        prior = self._made(
+            second, 1, lambda: TokenPrior(_bare(tokenizer), self.task.classes, self.task.name, seed=self.seed, **second.options)
+        )
+        self._fit(
+            prior,
+            second,
+            self._stream(self.task, self.seed + 1, shift_seconds=0.1),
+            validation=self._validation(self.task),
+            monitor="val_loss",
+            pictures=self._samples(prior),
+        )
+        return prior
+
+    def _train_tokenizer(self, stage: Stage, signals: np.ndarray) -> TimeVQVAE:
+        tokenizer = self._made(stage, 0, lambda: TimeVQVAE(**self._signal(), **stage.options))
+        order = np.random.default_rng(self.seed).permutation(len(signals))
+        tokenizer.start_codebooks(signals[order[:256]])
+        held_out = load_arrays(self.data, "validation", limit=8).signals
+        self._fit(
+            tokenizer,
+            stage,
+            self._stream(None, self.seed, shift_seconds=self.manifest.seconds / 2),
+            validation=self._validation(None),
+            pictures=lambda model: reconstruction_pictures(model, held_out),
+            max_minutes=None if self.max_minutes is None else 0.4 * self.max_minutes,
+        )
+        self.run.save_model(tokenizer, "tokenizer")
+        return tokenizer
+
+    def train_denoiser(self) -> Generator:
+        """The only stage of a diffusion or flow model."""
+        (stage,) = self.preset.stages
+        labelled = load_arrays(self.data, "train", self.task)
+        self.run.write_trained_on(map(hash_id, labelled.ids))
+        del labelled
+        build = OBJECTIVES[self.preset.objective]
+        model = self._made(
+            stage, 0, lambda: build(**self._signal(), classes=self.task.classes, task=self.task.name, **stage.options)
+        )
+        self._fit(
+            model,
+            stage,
+            self._stream(self.task, self.seed, shift_seconds=self.manifest.seconds / 2),
+            validation=self._validation(self.task),
+            monitor="val_loss",
+            pictures=self._samples(model),
+        )
+        return model
+
+    def _made(self, stage: Stage, number: int, build: Callable[[], Generator]) -> Generator:
+        """A new model of a stage, compiled, with the weights that its number and the seed give."""
+        keras.utils.set_random_seed(self.seed + number)
+        with self.strategy.scope():
+            model = build()
+            optimizer = make_optimizer(stage.learning_rate, stage.steps, weight_decay=stage.weight_decay)
+            model.compile(optimizer, accumulate=self.accumulate)
+        return model
+
+    def _fit(self, model: Generator, stage: Stage, stream: Callable, *, max_minutes: float | None = None, **options) -> None:
+        if max_minutes is None and self.deadline is not None:
+            max_minutes = max(0.1, (self.deadline - time.monotonic()) / 60)
+        done = fit(
+            model,
+            stream,
+            stage=stage.name,
+            steps=stage.steps,
+            max_minutes=max_minutes,
+            run=self.run,
+            batch_size=self.preset.batch_size,
+            checkpoint_every=self.checkpoint_every,
+            resume=self.resume,
+            quiet=self.quiet,
+            **options,
+        )
+        self.run.config[f"{stage.name}_steps"] = done
+
+    def _signal(self) -> dict:
+        """The arguments by which a generator knows what a signal is."""
+        return {
+            "leads": self.manifest.leads,
+            "samples": self.manifest.samples,
+            "sampling_rate": self.manifest.sampling_rate,
+            "scale": self.manifest.statistics["std"],
+            "model_leads": self.leads,
+            "seed": self.seed,
+        }
+
+    def _stream(self, task: Task | None, seed: int, shift_seconds: float) -> Callable[[int], tf.data.Dataset]:
+        """Batches of the training split from a step on, randomly shifted, scaled and turned."""
+        manifest = self.manifest
+        axis = 12.0 if manifest.leads == LEADS else 0.0  # degrees by which the heart's axis is turned at random
+        change = Augmentation(gain=0.2, shift_seconds=shift_seconds, axis=axis)
+
+        def stream(step: int) -> tf.data.Dataset:
+            batches = load(
+                self.data,
+                "train",
+                task,
+                batch_size=self.preset.batch_size,
+                shuffle=True,
+                seed=self.seed,
+                repeat=True,
+                balance=self.balance if task else 0.0,
+                balance_sources=self.balance_sources,
+                start_batch=step,
+            )
+            return augmented(batches, seed, step, change, rate=manifest.sampling_rate, leads=manifest.leads)
+
+        return stream
+
+    def _validation(self, task: Task | None) -> tf.data.Dataset | None:
+        """Batches of the validation split; None where it is empty."""
+        batches = load(self.data, "validation", task, batch_size=self.preset.batch_size)
+        return batches if batches.cardinality() else None
+
+    def _samples(self, model: Generator) -> Callable[[Generator], dict[str, np.ndarray]]:
+        """Draws a picture of one sample of each class, always from the same seed, as the preset recommends."""
+        draw = tf.function(lambda label, seed: model.sample(label, seed, **self.preset.sampling))
+        return lambda model: sample_pictures(model, draw, self.seed)
+
+
+def _bare(model: Generator) -> Generator:
+    """A copy without optimizer and metrics, which would else be in the checkpoints of a model around it."""
+    copy = model.__class__.from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def reconstruction_pictures(model: TimeVQVAE, signals: np.ndarray) -> dict[str, np.ndarray]:
@@ -235,13 +324,13 @@ def reconstruction_pictures(model: TimeVQVAE, signals: np.ndarray) -> dict[str, 
     return {"reconstructions": _picture(pairs, model, titles)}
 
 
-def sample_pictures(model: TokenPrior, draw: Callable, seed: int) -> dict[str, np.ndarray]:
+def sample_pictures(model: Generator, draw: Callable, seed: int) -> dict[str, np.ndarray]:
     """A picture of one sample of each class, always from the same seed; `draw(labels, seed)` is the compiled `sample`."""
     signals = draw(tf.eye(len(model.classes)), tf.constant([seed, 0])).numpy()
     return {"samples": _picture(signals, model, list(model.classes))}
 
 
-def _picture(signals: np.ndarray, model, titles: list[str]) -> np.ndarray:
+def _picture(signals: np.ndarray, model: Generator, titles: list[str]) -> np.ndarray:
     from ecgtf.report.ecg_paper import ecg_grid, ecg_image
 
     shown = [lead for lead in SHOWN_LEADS if lead in model.leads] or list(model.leads[:4])

@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from ecgtf.callbacks import Averages, Best, Checkpoints, Guard, Report
+from ecgtf.callbacks import GO_ON, TERMINATED, Averages, Best, Checkpoints, Guard, Report, Stopped
 from ecgtf.run_folder import Run
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
+class WorkerLost(RuntimeError):
+    """Another worker of the training ended or cannot be reached."""
+
+
 def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
     """The strategy for `devices` GPUs (all by default), or for that many logical CPU devices where there is no GPU.
 
+    Where the environment variable TF_CONFIG names a cluster of several workers, for all of them: the same command is started once
+    per worker, with `TF_CONFIG='{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'`
+    and the worker's own index. They share the run folder, to which only the first one, the chief, writes; batch sizes count the
+    records over all workers. The strategy must be made before any operation of TensorFlow in the process.
+
     Raises:
-        ValueError: if there are fewer GPUs than asked for.
+        ValueError: if there are fewer GPUs than asked for, several CPU devices are asked for in a cluster, or TF_CONFIG is not
+            such a description.
+        RuntimeError: if TensorFlow was used before, in a cluster.
     """
+    if _workers() > 1:
+        return _multi_worker_strategy(devices)
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         if devices and devices > len(gpus):
@@ -33,11 +51,60 @@ def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([f"/cpu:{k}" for k in range(devices)])
 
 
+def _multi_worker_strategy(devices: int | None) -> tf.distribute.Strategy:
+    gpus = tf.config.list_physical_devices("GPU")
+    if devices and devices > max(1, len(gpus)):
+        raise ValueError(f"{devices} devices asked for on a worker of a cluster, which has {len(gpus)} GPUs")
+    try:
+        if devices and gpus:
+            tf.config.set_visible_devices(gpus[:devices], "GPU")
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"the strategy for several workers (TF_CONFIG) must be made before TensorFlow is used ({error})"
+        ) from error
+
+
+def _cluster() -> tuple[dict, dict]:
+    """`cluster` (addresses by the workers' type) and `task` (type and index of this one) of TF_CONFIG; empty without it."""
+    text = os.environ.get("TF_CONFIG") or "{}"
+    try:
+        config = json.loads(text)
+        cluster, task = config.get("cluster", {}), config.get("task", {})
+        if cluster and int(task["index"]) >= len(cluster[task["type"]]):
+            raise IndexError(f"{task['type']} {task['index']} is not in its cluster")
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise ValueError(
+            'expected TF_CONFIG such as {"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}, '
+            f"received {text} ({type(error).__name__}: {error})"
+        ) from error
+    return cluster, task
+
+
+def _workers() -> int:
+    cluster, _ = _cluster()
+    return max(1, sum(len(cluster.get(kind, [])) for kind in ("chief", "worker")))
+
+
+def is_chief() -> bool:
+    """Whether this process is the one that writes: the only one, or the first worker of the cluster in TF_CONFIG."""
+    cluster, task = _cluster()
+    return _workers() == 1 or task["type"] == "chief" or ("chief" not in cluster and int(task["index"]) == 0)
+
+
 def set_precision(name: str) -> None:
     """Sets Keras's policy for the layers that are built from now on: `float32`, `bfloat16` or `float16`."""
     if name not in PRECISIONS:
         raise ValueError(f"unknown precision {name!r}; expected one of {', '.join(PRECISIONS)}")
     keras.config.set_dtype_policy(PRECISIONS[name])
+
+
+def check_limits(learning_rate: float | None, max_minutes: float | None) -> None:
+    """Refuses a peak learning rate and a time in which nothing is learnt; None stands for the preset's and for no end."""
+    if learning_rate is not None and not 0 < learning_rate < np.inf:
+        raise ValueError(f"expected a learning rate above 0, received {learning_rate}")
+    if max_minutes is not None and not max_minutes > 0:
+        raise ValueError(f"expected max_minutes above 0, received {max_minutes}")
 
 
 def make_optimizer(learning_rate: float, steps: int, *, weight_decay: float = 1e-4, ema: bool = True, warm_up: float = 0.05):
@@ -78,7 +145,10 @@ def fit(
     """Trains a compiled model for `steps` steps in all, with checkpoints, logs and TensorBoard; returns the steps done.
 
     Every draw of a training step is a function of (seed, step), and `stream_from(step)` gives the batches from that step on: so a
-    run that was stopped anywhere and resumed ends with the weights of an uninterrupted one.
+    run that was stopped anywhere and resumed ends with the weights of an uninterrupted one. SIGTERM, by which schedulers
+    announce that a machine will be taken away, stops it after the current step, with a checkpoint.
+
+    With several workers (see `make_strategy`) each calls this with the same arguments; `pictures` is drawn by the chief alone.
 
     Args:
         model: A compiled `keras.Model`.
@@ -96,51 +166,106 @@ def fit(
         patience: Checkpoints without a better value of `monitor` after which the training ends.
         max_minutes: Stop cleanly after this time.
         resume: Start from the last checkpoint, where there is one.
-        keep: Checkpoints to keep.
+        keep: Checkpoints to keep, the last ones; the best weights are kept beside them.
         quiet: Show no progress.
 
     Raises:
         FloatingPointError: if the loss is not finite; the last good checkpoint stays.
+        Stopped: after SIGTERM; a `KeyboardInterrupt`, so that nobody takes the training for finished.
+        WorkerLost: if another worker ended; all must be started again, with `resume`.
+        ValueError: if no checkpoint can be read, or the workers do not see the same ones.
     """
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
-    checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
-    manager = tf.train.CheckpointManager(checkpoint, str(run.folder / "checkpoints" / stage), keep, checkpoint_name="ckpt")
-    if resume and manager.latest_checkpoint:
-        checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
-    done = int(model.optimizer.iterations.numpy())
-    every = min(checkpoint_every, steps)
-    best = Best(run.folder / "checkpoints" / stage, monitor, patience, every, steps, done) if monitor else None
-    if done >= steps:
-        model.optimizer.finalize_variable_values(model.trainable_variables)
+    chief, strategy = is_chief(), model.distribute_strategy
+    with _watching_workers(), _watching_sigterm() as terminated:
+        everyone = _everyone(strategy)
+        if not model.optimizer.built:
+            with strategy.scope():
+                model.optimizer.build(model.trainable_variables)
+        folder = run.folder / "checkpoints" / stage
+        averages = Averages()
+        checkpoints = Checkpoints(folder, tf.train.Checkpoint(model=model, optimizer=model.optimizer), averages, keep, chief)
+        if resume:
+            checkpoints.restore()
+        done = int(model.optimizer.iterations.numpy())
+        if len(set(everyone(done))) > 1:
+            raise ValueError(f"the workers see different checkpoints in {folder}: it must be on a file system that they share")
+        every = min(checkpoint_every, steps)
+        best = Best(folder, monitor, patience, every, steps, done, chief) if monitor else None
+        if done >= steps or (best and best.over):
+            model.optimizer.finalize_variable_values(model.trainable_variables)
+            if best:
+                best.restore(model)
+            return done
+
+        if chief:
+            folder.mkdir(parents=True, exist_ok=True)
+        report = Report(run, stage, steps, batch_size, done, pictures, quiet) if chief else None
+        order = [
+            Guard(stage, done, steps, max_minutes, terminated, lambda wish: max(everyone(wish)), checkpoints.save),
+            averages,
+            *([report] if report else []),
+            *callbacks,
+            *([best] if best else []),
+            checkpoints,
+        ]
+        with report.progress if report else nullcontext():
+            model.stop_training = False
+            while not model.stop_training:
+                late = done % every  # after a stop between checkpoints, a short epoch leads back to them
+                model.fit(
+                    stream_from(done),
+                    steps_per_epoch=every - late,
+                    initial_epoch=done // every,
+                    epochs=done // every + 1 if late else -(-steps // every),
+                    validation_data=validation,
+                    callbacks=order,
+                    shuffle=False,
+                    verbose=0,
+                )
+                done = int(model.optimizer.iterations.numpy())
+        # Workers meet here once more: the best weights of the chief are written before another reads them.
+        if max(everyone(TERMINATED if terminated() else GO_ON)) == TERMINATED:
+            raise Stopped(f"stopped after step {done} of stage {stage}, of which there is a checkpoint")
         if best:
             best.restore(model)
         return done
 
-    report = Report(run, stage, steps, batch_size, done, pictures, quiet)
-    order = [
-        Guard(stage, steps, max_minutes),
-        Checkpoints(manager),
-        Averages(),
-        report,
-        *callbacks,
-        *([best] if best else []),
-    ]
-    with report.progress:
-        model.stop_training = False
-        while not model.stop_training:
-            late = done % every  # after a stop between checkpoints, a short epoch leads back to them
-            model.fit(
-                stream_from(done),
-                steps_per_epoch=every - late,
-                initial_epoch=done // every,
-                epochs=done // every + 1 if late else -(-steps // every),
-                validation_data=validation,
-                callbacks=order,
-                shuffle=False,
-                verbose=0,
-            )
-            done = int(model.optimizer.iterations.numpy())
-    if best:
-        best.restore(model)
-    return done
+
+@contextmanager
+def _watching_sigterm() -> Iterator[Callable[[], bool]]:
+    """Gives a function that tells whether SIGTERM came, which ends nothing in the block; only the main thread may ask for it."""
+    came: list[int] = []  # no Event: its lock would not stand a second signal within the handler
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+@contextmanager
+def _watching_workers() -> Iterator[None]:
+    """Tells what TensorFlow says of a lost worker (after some 10 s at most) in one line."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if _workers() == 1 or not (isinstance(error, tf.errors.UnavailableError) or "Collective ops is aborted" in str(error)):
+            raise
+        raise WorkerLost(
+            "another worker ended or cannot be reached; the training goes on from its last checkpoint when all workers are "
+            "started again with --resume"
+        ) from error
+
+
+def _everyone(strategy: tf.distribute.Strategy) -> Callable[[int], list[int]]:
+    """A function that gives the numbers with which all workers call it, and so waits for all of them."""
+    if _workers() == 1:
+        return lambda number: [number]
+
+    @tf.function
+    def gathered(number: tf.Tensor) -> tf.Tensor:
+        return strategy.gather(strategy.run(lambda: number[None]), axis=0)
+
+    return lambda number: gathered(tf.constant(number, tf.int64)).numpy().tolist()

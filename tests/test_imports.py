@@ -33,6 +33,8 @@ ALLOWED = {  # module or package: what it may import; the longest name that fits
     "generators.simulator": "ecg wfdb_io workers",  # writes its collections itself
     "generators.samplers": "",
     "generators.schedules": "",
+    "generators.diffwave": "generators.step_embedding",
+    "generators.time_diffusion": "generators.step_embedding",
     "classifiers": "ecg",
     "classifiers.networks": "ecg classifiers run_folder",
     "classifiers.fitting": "ecg classifiers run_folder training augment",

@@ -10,7 +10,7 @@ from ecgtf.ecg import LEADS
 from ecgtf.run_folder import Run
 from ecgtf.synthesis import class_labels, generate, labels_like
 from ecgtf.tasks import get_task
-from ecgtf.train_generator import train_vqvae
+from ecgtf.train_generator import train_generator
 
 FEW = {"sampler_steps": (2, 2), "quiet": True}
 
@@ -18,7 +18,9 @@ FEW = {"sampler_steps": (2, 2), "quiet": True}
 @pytest.fixture(scope="module")
 def run(small_dataset, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "vqvae"
-    return train_vqvae(small_dataset, out, task="rhythm7", preset="tiny", steps=(3, 3), batch_size=4, quiet=True).folder
+    return train_generator(
+        "vqvae", small_dataset, out, task="rhythm7", preset="tiny", steps=(3, 3), batch_size=4, quiet=True
+    ).folder
 
 
 def test_a_synthetic_data_set_is_a_data_set_with_the_generator_as_provenance(run, small_dataset, tmp_path):

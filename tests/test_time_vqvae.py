@@ -136,9 +136,9 @@ def test_hidden_labels_are_the_null_vector_and_not_an_empty_label():
     model = prior()
     label = tf.constant([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
     condition = model.condition(label, tf.constant([True, False, False])).numpy()
-    embedding = model.class_embedding.numpy()
+    embedding = model.condition.embedding.numpy()
     np.testing.assert_allclose(
-        condition, [model.null_embedding.numpy(), 0 * embedding[0], embedding[0] + embedding[1]], atol=1e-7
+        condition, [model.condition.null.numpy(), 0 * embedding[0], embedding[0] + embedding[1]], atol=1e-7
     )
 
 

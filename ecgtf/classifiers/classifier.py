@@ -17,7 +17,7 @@ from ecgtf.classifiers.networks import PRESETS, check_kind, new_classifier, pred
 from ecgtf.dataset import Folders, Manifest, check_no_leak, combined_manifest, hash_id
 from ecgtf.run_folder import Run
 from ecgtf.tasks import Task, check_classes, get_task
-from ecgtf.training import make_strategy, set_precision
+from ecgtf.training import check_limits, make_strategy, set_precision
 
 
 def train_classifier(
@@ -190,14 +190,6 @@ def write_metrics(run: Run, model: keras.Model, test: Examples, task: Task, *, b
     else:
         result |= {"test": None, "reason": "no test records: name a data set with --test-data"}
     write_json(run.folder / "metrics.json", result | more)
-
-
-def check_limits(learning_rate: float | None, max_minutes: float | None) -> None:
-    """Refuses a peak learning rate and a time in which nothing is learnt; None stands for the preset's and for no end."""
-    if learning_rate is not None and not 0 < learning_rate < np.inf:
-        raise ValueError(f"expected a learning rate above 0, received {learning_rate}")
-    if max_minutes is not None and not max_minutes > 0:
-        raise ValueError(f"expected max_minutes above 0, received {max_minutes}")
 
 
 def signature(manifest: Manifest, task: Task) -> dict:

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 
 from ecgtf.augment import Augmentation
-from ecgtf.classifiers.classifier import check_limits, signature, write_metrics
+from ecgtf.classifiers.classifier import signature, write_metrics
 from ecgtf.classifiers.examples import (
     Examples,
     check_fit,
@@ -27,7 +27,7 @@ from ecgtf.classifiers.resnet1d import LogitsHead
 from ecgtf.dataset import Folders, check_no_leak, combined_manifest, hash_id
 from ecgtf.run_folder import Run
 from ecgtf.tasks import Task, check_classes, get_task
-from ecgtf.training import make_strategy, set_precision
+from ecgtf.training import check_limits, make_strategy, set_precision
 
 MODES = ("unfreeze", "full")
 

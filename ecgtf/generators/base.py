@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -67,6 +69,7 @@ class Generator(keras.Model):
         # Millivolts to modelled leads in units of their SD, and back to every lead: one small matrix product each way.
         self._to_model = (lead_matrix(self.leads, modelled) / modelled_scale).astype("float32")
         self._to_signal = (modelled_scale[:, None] * lead_matrix(modelled, self.leads)).astype("float32")
+        self.accumulate = 1
         self.built = True  # every weight is made in __init__; Keras has nothing left to build
         self._trackers = {name: keras.metrics.Mean(name) for name in (*self.term_names, "gradient_norm")}
 
@@ -94,6 +97,20 @@ class Generator(keras.Model):
         """
         raise NotImplementedError  # the one method that a subclass must give
 
+    def check_sampling(self, options: Mapping[str, Any]) -> None:
+        """Refuses options that `sample` does not take and values that it cannot use, before anything is compiled.
+
+        Raises:
+            ValueError: if there is one.
+        """
+        known = [name for name, value in inspect.signature(self.sample).parameters.items() if value.kind is value.KEYWORD_ONLY]
+        for name, value in options.items():
+            if name not in known:
+                raise ValueError(f"this generator has no sampling option {name}={value!r}; it has {', '.join(known)}")
+        guidance = options.get("guidance", 1.0)
+        if not 0 <= guidance < np.inf:
+            raise ValueError(f"expected a guidance weight of 0 or more, received {guidance}")
+
     def step_seed(self, step):
         """The `(2,)` seed of a training step: a function of (seed, step, replica) alone, so that a resumed run draws what an
         uninterrupted one would have drawn, and replicas draw differently."""
@@ -101,32 +118,96 @@ class Generator(keras.Model):
         seed = tf.stack([tf.constant(self.seed, tf.int32), tf.cast(step, tf.int32)])
         return tf.random.experimental.stateless_fold_in(seed, tf.cast(replica, tf.int32))
 
+    def compile(self, *args, accumulate: int = 1, **kwargs):
+        """Keras's `compile`, and how a batch is gone through.
+
+        Args:
+            accumulate: Parts of a batch whose gradients are computed one after the other and applied together, so that a batch
+                needs the memory of one part only. The update is that of the whole batch (but each part draws noise of its own,
+                and states that move with the batches, such as a codebook, move with each part).
+
+        Raises:
+            ValueError: if `accumulate` is below 1, or above 1 with several replicas.
+        """
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if accumulate < 1 or (accumulate > 1 and replicas > 1):
+            raise ValueError(
+                f"expected accumulate of at least 1, and of 1 on several replicas, received {accumulate} on {replicas}: "
+                "use one device, or a smaller batch"
+            )
+        super().compile(*args, **kwargs)
+        self.accumulate = int(accumulate)
+
     def train_step(self, data):
         """One update: loss terms under the tape, gradients summed over replicas, clipped by global norm, applied."""
         signal, label = data
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
-        with tf.GradientTape() as tape:
-            terms = self.loss_terms(signal, label, self.step_seed(self.optimizer.iterations), training=True)
-            # Keras sums gradients over replicas: the mean over the global batch needs the division.
-            loss = self.optimizer.scale_loss(terms["loss"] / replicas)
-        gradients = tape.gradient(loss, self.trainable_variables)
+        seed = self.step_seed(self.optimizer.iterations)
+        if self.accumulate > 1:
+            terms, gradients = self._gradients_by_parts(signal, label, seed)
+        else:
+            # Keras sums gradients over replicas, of which one may have a record more than another.
+            records = tf.cast(tf.shape(signal)[0], tf.float32)
+            share = records / context.all_reduce(tf.distribute.ReduceOp.SUM, records) if replicas > 1 else 1.0
+            terms, gradients = self._gradients(signal, label, seed, share)
         if replicas > 1:  # clip what will be applied, not each replica's part of it
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         loss_scale = self.optimizer.scale_loss(1.0)
         gradients, norm = tf.clip_by_global_norm(gradients, self.clip_norm * loss_scale)
         self.optimizer.apply_gradients([(g / replicas, v) for g, v in zip(gradients, self.trainable_variables, strict=True)])
-        return self._track({**terms, "gradient_norm": norm / loss_scale})
+        applied = tf.math.is_finite(norm)  # it is not where float16 overflowed and the optimizer skips the step
+        return self._track(terms, tf.shape(signal)[0]) | self._track({"gradient_norm": norm / loss_scale}, applied)
+
+    def _gradients(self, signal, label, seed, share) -> tuple[dict, list]:
+        """Loss terms and gradients, these for this share of the batch and scaled for float16."""
+        with tf.GradientTape() as tape:
+            terms = self.loss_terms(signal, label, seed, training=True)
+            loss = self.optimizer.scale_loss(terms["loss"] * share)
+        # The gradient of an embedding comes in slices, which cannot be divided or summed.
+        return terms, [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, self.trainable_variables)]
+
+    def _gradients_by_parts(self, signal, label, seed) -> tuple[dict, list]:
+        """The same as means over the parts of a batch, one after the other."""
+        parts = self.accumulate
+        if signal.shape[0] is not None and signal.shape[0] % parts:
+            raise ValueError(f"expected a batch size that is a multiple of accumulate={parts}, received {signal.shape[0]}")
+        signals, labels = (tf.reshape(value, (parts, -1, *value.shape[1:])) for value in (signal, label))
+
+        def add(part, sums):
+            its = self._gradients(signals[part], labels[part], tf.random.experimental.stateless_fold_in(seed, part), 1)
+            return part + 1, tf.nest.map_structure(lambda total, value: total + tf.cast(value, total.dtype) / parts, sums, its)
+
+        zeros = {name: tf.zeros(()) for name in self.term_names}, [tf.zeros(v.shape) for v in self.trainable_variables]
+        # A loop of the graph, one part at a time: parts side by side would take the memory of the whole batch.
+        return tf.while_loop(lambda part, _: part < parts, add, (tf.constant(0), zeros), parallel_iterations=1)[1]
 
     def test_step(self, data):
         """The loss terms of a held-out batch, with the same draws at every evaluation."""
         signal, label = data
-        return self._track(self.loss_terms(signal, label, self.step_seed(-1), training=False))
+        terms = self.loss_terms(signal, label, self.step_seed(-1), training=False)
+        # A replica's part of the last batch may be smaller than the others', or empty, whose mean is not a number.
+        return self._track(terms, tf.shape(signal)[0])
 
-    def _track(self, terms: dict) -> dict:
-        for name, value in terms.items():
-            self._trackers[name].update_state(value)
-        return {name: self._trackers[name].result() for name in terms}
+    def _track(self, values: dict, weight) -> dict:
+        """Takes values of this weight, or leaves them out where it is 0, and returns the means so far."""
+        weight = tf.cast(weight, tf.float32)
+        for name, value in values.items():
+            self._trackers[name].update_state(tf.where(weight > 0, tf.cast(value, tf.float32), 0.0), sample_weight=weight)
+        means = {name: self._trackers[name].result() for name in values}
+        # Keras reduces the logs of several workers over their first axis (keras issue 20585).
+        return {name: mean[None] for name, mean in means.items()} if _several_workers() else means
+
+    def get_metrics_result(self):
+        """The means over all replicas; without those that saw nothing, such as the gradients of a validation."""
+        # Keras takes these for the logs of an epoch where they have the same names as those of its steps.
+        return {name: tracker.result() for name, tracker in self._trackers.items() if tracker.count.numpy() > 0}
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras's own draws a batch to build what is not built yet, which fails under several workers; here only the optimizer is.
+        if not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
 
     def get_config(self) -> dict:
         """What `from_config` needs; subclasses add their own arguments."""
@@ -140,3 +221,8 @@ class Generator(keras.Model):
             "clip_norm": self.clip_norm,
             "name": self.name,
         }
+
+
+def _several_workers() -> bool:
+    strategy = tf.distribute.get_strategy()
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and bool(strategy.cluster_resolver.cluster_spec())

@@ -35,11 +35,6 @@ def masked_share(ratio, convention: str = "masked"):
     return share if convention == "masked" else 1.0 - share
 
 
-def guide(conditional, unconditional, guidance: float):
-    """Classifier-free guidance of logits: u + w (c - u); w = 1 is the conditional model (Ho & Salimans 2022)."""
-    return unconditional + guidance * (conditional - unconditional)
-
-
 def gumbel(uniform):
     """Gumbel noise of uniform draws in (0, 1)."""
     return -ops.log(-ops.log(uniform))

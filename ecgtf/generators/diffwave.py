@@ -52,7 +52,9 @@ class DiffWave(layers.Layer):
         """Creates the layers, in the order in which they work."""
         policy = {"dtype": self.dtype_policy}
         self.embedding = StepEmbedding(self.steps, STEP_SIZE, self.last_frequency)
-        self.enter = _built(layers.Conv1D(self.width, 1, activation="relu", kernel_initializer="he_normal", **policy), self.channels)
+        self.enter = _built(
+            layers.Conv1D(self.width, 1, activation="relu", kernel_initializer="he_normal", **policy), self.channels
+        )
         self.step_layers = [
             _built(layers.Dense(STEP_WIDTH, activation="silu", **policy), size) for size in (STEP_SIZE, STEP_WIDTH)
         ]
@@ -61,7 +63,9 @@ class DiffWave(layers.Layer):
             block = GatedBlock(self.width, 2 ** (number % self.cycle), self.condition_width, **policy)
             block.build()
             self.blocks.append(block)
-        self.skip = _built(layers.Conv1D(self.width, 1, activation="relu", kernel_initializer="he_normal", **policy), self.width)
+        self.skip = _built(
+            layers.Conv1D(self.width, 1, activation="relu", kernel_initializer="he_normal", **policy), self.width
+        )
         self.leave = _built(layers.Conv1D(self.channels, 1, kernel_initializer="zeros", dtype="float32"), self.width)
         self.built = True
 

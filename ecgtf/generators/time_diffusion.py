@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import keras
 from keras import layers, ops
@@ -48,7 +49,7 @@ class UNet(layers.Layer):
         """Creates the layers, in the order in which they work."""
         policy = {"dtype": self.dtype_policy}
         widths = [self.width, *(self.width * multiplier for multiplier in self.multipliers)]
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         state, last = 4 * self.width, len(pairs) - 1
         self.enter = _convolution(7, self.channels, self.width, **policy)
         self.embedding = StepEmbedding(self.steps, self.width, 1e-4)
@@ -62,7 +63,11 @@ class UNet(layers.Layer):
             return [*map(_built, (*blocks, Attention(width, linear=True, **policy))), resample]
 
         self.down = [
-            level(narrow, narrow, _convolution(3 if number == last else 4, narrow, wide, strides=1 if number == last else 2, **policy))
+            level(
+                narrow,
+                narrow,
+                _convolution(3 if number == last else 4, narrow, wide, strides=1 if number == last else 2, **policy),
+            )
             for number, (narrow, wide) in enumerate(pairs)
         ]
         middle = widths[-1]

@@ -7,14 +7,17 @@ reference draws both in parallel (`causal=False`)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
 from ecgtf.generators.base import Generator
-from ecgtf.generators.decoding import decode, decode_in_time, guide, masked_share
+from ecgtf.generators.class_condition import ClassCondition, guide
+from ecgtf.generators.decoding import decode, decode_in_time, masked_share
 from ecgtf.generators.time_vqvae import BANDS, TimeVQVAE, resize_tokens
 from ecgtf.generators.transformer import Block
 
@@ -64,10 +67,7 @@ class TokenPrior(Generator):
         self.label_drop, self.token_drop = label_drop, token_drop
         self.mask_convention, self.causal = mask_convention, causal
 
-        # Label vector times embedding matrix serves one-hot and multi-hot labels; the null of guidance is a vector of its own.
-        initializer = keras.initializers.RandomNormal(stddev=0.02, seed=self.seed)
-        self.class_embedding = self.add_weight(name="class_embedding", shape=(len(classes), width), initializer=initializer)
-        self.null_embedding = self.add_weight(name="null_embedding", shape=(width,), initializer=initializer)
+        self.condition = ClassCondition(len(classes), width, seed=self.seed)
         self.networks = []
         for band, (tokens, blocks) in enumerate(zip(tokenizer.tokens, self.depth, strict=True)):
             network = TokenNetwork(width, blocks, heads, causal=causal and band == 0, name=f"{BANDS[band]}_network")
@@ -76,11 +76,6 @@ class TokenPrior(Generator):
         self.code_logits = [CodeLogits(width, codes, tokenizer.code_dim) for codes in tokenizer.codes]
 
     # -- networks -------------------------------------------------------------------------------------------------------------
-
-    def condition(self, label, dropped=None):
-        """Class vectors `(batch, width)` of labels `(batch, classes)`; the null vector where `dropped` `(batch,)` is true."""
-        embedded = ops.matmul(ops.cast(label, "float32"), ops.convert_to_tensor(self.class_embedding))
-        return embedded if dropped is None else ops.where(dropped[:, None], self.null_embedding, embedded)
 
     def low_logits(self, low, condition):
         """Logits of the low tokens `(batch, tokens, codes)`; a token equal to the number of codes is unknown.
@@ -163,10 +158,7 @@ class TokenPrior(Generator):
             sharpness: Factor on the logits; above 1 draws likelier tokens.
         """
         batch = label.shape[0]
-        condition = self.condition(label)
-        if guidance != 1.0:
-            null = ops.broadcast_to(self.null_embedding, condition.shape)
-            condition = ops.concatenate([condition, null], axis=0)
+        condition = self.condition(label) if guidance == 1.0 else self.condition.with_null(label)
 
         def twice(tokens):
             return tokens if guidance == 1.0 else ops.concatenate([tokens, tokens], axis=0)
@@ -209,6 +201,17 @@ class TokenPrior(Generator):
             uniform=uniform_of(1),
         )
         return self.tokenizer.decode(low, high)
+
+    def check_sampling(self, options: Mapping[str, Any]) -> None:
+        """Refuses what `sample` cannot do; see `Generator`."""
+        super().check_sampling(options)
+        steps, temperature, sharpness = (options.get(name) for name in ("steps", "temperature", "sharpness"))
+        if steps is not None and (np.size(steps) != 2 or min(steps) < 1):
+            raise ValueError(f"expected decoding steps of low and high tokens such as 32,16, received {steps}")
+        if temperature is not None and (np.size(temperature) != 2 or not all(0 <= value < np.inf for value in temperature)):
+            raise ValueError(f"expected decoding temperatures of low and high tokens such as 4,0, received {temperature}")
+        if sharpness is not None and not 0 < sharpness < np.inf:
+            raise ValueError(f"expected a sharpness above 0, received {sharpness}")
 
     def get_config(self) -> dict:
         """The arguments of `__init__`, with the tokenizer's own configuration inside."""

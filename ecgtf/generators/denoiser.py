@@ -1,0 +1,146 @@
+"""What diffusion and flow models share: a network that sees a noisy signal, its step and its class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from ecgtf.generators.base import Generator
+from ecgtf.generators.class_condition import ClassCondition, guide
+from ecgtf.generators.diffwave import DiffWave
+from ecgtf.generators.time_diffusion import UNet
+
+NETWORKS: dict[str, type[keras.layers.Layer]] = {"diffwave": DiffWave, "timediffusion": UNet}
+"""Networks by name."""
+
+LEVELS = 4
+"""Ranges of noise whose losses are logged apart, from little noise to much."""
+
+
+class Denoiser(Generator):
+    """A generator from noise. Subclasses say how signals are made noisy, what is learnt of them, and how they are drawn.
+
+    Args:
+        leads, samples, sampling_rate, scale, model_leads, seed, clip_norm: See `Generator`.
+        classes: Names of the classes, in the order of the label vector.
+        task: Name of the task the labels come from.
+        network: A key of `NETWORKS`.
+        network_options: Its sizes.
+        patch: Samples that the network sees as one, as channels: 4 makes it four times as fast at the same width.
+        noise_levels: Steps that the network tells apart.
+        label_drop: Share of training records whose label is hidden (for classifier-free guidance).
+    """
+
+    term_names = ("loss", *(f"loss_level_{level + 1}" for level in range(LEVELS)))
+
+    def __init__(
+        self,
+        leads: Sequence[str],
+        samples: int,
+        sampling_rate: float,
+        scale: Sequence[float],
+        *,
+        classes: Sequence[str],
+        task: str,
+        network: str = "timediffusion",
+        network_options: Mapping[str, Any] | None = None,
+        patch: int = 1,
+        noise_levels: int = 1000,
+        label_drop: float = 0.1,
+        **kwargs,
+    ):
+        super().__init__(leads, samples, sampling_rate, scale, **kwargs)
+        if network not in NETWORKS:
+            raise ValueError(f"unknown network {network!r}; expected one of {', '.join(NETWORKS)}")
+        self.classes, self.task = tuple(classes), task
+        self.network_name = network
+        self.network_options = {  # as they come back from a file
+            name: list(value) if isinstance(value, tuple) else value for name, value in (network_options or {}).items()
+        }
+        self.patch, self.noise_levels, self.label_drop = patch, noise_levels, label_drop
+        channels = len(self.modelled_leads) * patch
+        self.network = NETWORKS[network](channels, steps=noise_levels, name="network", **self.network_options)
+        self.network.build()
+        self.condition = ClassCondition(len(self.classes), self.network.condition_width, spread=0.5, seed=self.seed)
+
+    def loss_terms(self, signal, label, seed, training: bool) -> dict:
+        """The mean loss, and that of each range of noise."""
+        values = self.to_model(signal)
+        batch = ops.shape(values)[0]
+
+        def uniform(kind: int, shape):
+            return tf.random.stateless_uniform(shape, tf.random.experimental.stateless_fold_in(seed, kind))
+
+        hidden = uniform(0, (batch,)) < self.label_drop if training else None
+        # one draw in each of `batch` equal parts of [0, 1): every batch sees all noise levels (Kingma et al. 2021, appendix I.1)
+        place = (tf.range(batch, dtype=tf.float32) + uniform(1, (batch,))) / tf.cast(batch, tf.float32)
+        noise = tf.random.stateless_normal(tf.shape(values), tf.random.experimental.stateless_fold_in(seed, 2))
+        losses, level = self.losses(values, noise, place, self.condition(label, hidden))
+        of_level = tf.one_hot(tf.minimum(tf.cast(level * LEVELS, tf.int32), LEVELS - 1), LEVELS)
+        means = tf.math.divide_no_nan(tf.reduce_sum(of_level * losses[:, None], 0), tf.reduce_sum(of_level, 0))
+        return {"loss": ops.mean(losses)} | {name: means[k] for k, name in enumerate(self.term_names[1:])}
+
+    def losses(self, values, noise, place, condition):
+        """Losses `(batch,)` of modelled leads `(batch, time, channels)`, and where each lies between data, 0, and noise, 1.
+
+        Args:
+            values: Clean signals in units of SD.
+            noise: Standard normal noise of the same shape.
+            place: `(batch,)` uniform in [0, 1): decides on the noise level.
+            condition: `(batch, width)`.
+        """
+        raise NotImplementedError
+
+    def predict_with_network(self, x, step, condition):
+        """The network's output for noisy signals `(batch, time, channels)` at steps `(batch,)`."""
+        batch, time, channels = ops.shape(x)[0], x.shape[1], x.shape[2]
+        if self.patch == 1:
+            return self.network(x, step, condition)
+        padded = ops.pad(x, [[0, 0], [0, -time % self.patch], [0, 0]])
+        patches = ops.reshape(padded, (batch, padded.shape[1] // self.patch, self.patch * channels))
+        return ops.reshape(self.network(patches, step, condition), (batch, padded.shape[1], channels))[:, :time]
+
+    def guided(self, label, guidance: float):
+        """A function `(x, step ()) -> output` of the network for these labels, with guidance in one call on twice the batch."""
+        condition = self.condition(label) if guidance == 1.0 else self.condition.with_null(label)
+
+        def predict(x, step):
+            twice = x if guidance == 1.0 else ops.concatenate([x, x], axis=0)
+            steps = ops.broadcast_to(step, (ops.shape(twice)[0],))
+            output = self.predict_with_network(twice, steps, condition)
+            return output if guidance == 1.0 else guide(*ops.split(output, 2, axis=0), guidance)
+
+        return predict
+
+    def noise_for(self, label, seed):
+        """The noise that sampling starts from, and a function that gives that of evaluation k."""
+        shape = (label.shape[0], self.samples, len(self.modelled_leads))
+
+        def normal(k):
+            return tf.random.stateless_normal(shape, tf.random.experimental.stateless_fold_in(seed, k))
+
+        return normal(-1), normal
+
+    def check_sampling(self, options: Mapping[str, Any]) -> None:
+        """Refuses what `sample` cannot do; see `Generator`."""
+        super().check_sampling(options)
+        steps = options.get("steps")
+        if steps is not None and (not isinstance(steps, Integral) or steps < 1):
+            raise ValueError(f"expected one number of sampling steps, 1 or more evaluations of the network, received {steps}")
+
+    def get_config(self) -> dict:
+        """The arguments of `__init__`."""
+        return super().get_config() | {
+            "classes": list(self.classes),
+            "task": self.task,
+            "network": self.network_name,
+            "network_options": self.network_options,
+            "patch": self.patch,
+            "noise_levels": self.noise_levels,
+            "label_drop": self.label_drop,
+        }

@@ -1,0 +1,162 @@
+"""Sizes and lengths of generators and their trainings, by name: `tiny` for the demo, `small` for 2 cores, `base` for one GPU, `paper`
+as published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ecgtf.generators.base import Generator
+from ecgtf.generators.diffusion import Diffusion
+from ecgtf.generators.flow import FlowMatching
+
+OBJECTIVES: dict[str, type[Generator]] = {"diffusion": Diffusion, "flow": FlowMatching}
+"""What a network that takes noise away is trained as."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training: what the model is made with, and for how long and how fast it learns."""
+
+    name: str
+    options: Mapping[str, Any]
+    steps: int
+    learning_rate: float
+    weight_decay: float = 1e-4
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The stages of a generator, the records a step, and how it is drawn from unless told otherwise."""
+
+    stages: tuple[Stage, ...]
+    batch_size: int
+    sampling: Mapping[str, Any]
+    objective: str | None = None
+
+
+def _vqvae(
+    tokenizer: dict, prior: dict, steps: Sequence[int], rates: Sequence[float], batch_size: int, sampling: dict
+) -> Preset:
+    stages = Stage("tokenizer", tokenizer, steps[0], rates[0]), Stage("prior", prior, steps[1], rates[1], weight_decay=0.03)
+    return Preset(stages, batch_size, sampling)
+
+
+def _denoiser(network: str, sizes: dict, steps: int, rate: float, batch_size: int, sampling: dict, **options) -> Preset:
+    stage = Stage("denoiser", {"network": network, "network_options": sizes} | options, steps, rate)
+    return Preset((stage,), batch_size, sampling, "diffusion")
+
+
+_FEW_DECODINGS = {"guidance": 2.0, "steps": (32, 16)}
+_V = {"schedule": "cosine", "prediction": "v", "noise_levels": 1000}
+_FEW_STEPS = {"guidance": 1.5, "sampler": "dpmpp", "steps": 25}
+_NEAR_STEPS_ALIKE = {"last_frequency": 1e-4}
+
+PRESETS: dict[str, dict[str, Preset]] = {
+    "vqvae": {
+        "tiny": _vqvae(
+            {"width": 64, "depth": 1},
+            {"width": 96, "depth": (3, 2)},
+            (200, 300),
+            (2e-3, 2e-3),
+            32,
+            _FEW_DECODINGS,
+        ),
+        "small": _vqvae(
+            {"width": 128, "depth": 2},
+            {"width": 128, "depth": (4, 4)},
+            (300, 400),
+            (2e-3, 2e-3),
+            32,
+            _FEW_DECODINGS,
+        ),
+        "base": _vqvae(
+            {"width": 256, "depth": 2},
+            {"width": 256, "depth": (8, 6), "heads": 8},
+            (20_000, 40_000),
+            (1e-3, 5e-4),
+            128,
+            _FEW_DECODINGS,
+        ),
+        "paper": _vqvae(
+            {"width": 128, "depth": 2, "decay": 0.8, "commitment": 1.0, "reset_below": 0.0},
+            {"width": 128, "depth": (4, 1), "heads": 2, "mask_convention": "known", "causal": False},
+            (20_000, 40_000),
+            (1e-3, 1e-3),
+            32,
+            {"guidance": 1.0, "steps": (10, 10)},
+        ),
+    },
+    "diffwave": {
+        "tiny": _denoiser(
+            "diffwave", {"width": 32, "depth": 8, "cycle": 6} | _NEAR_STEPS_ALIKE, 400, 2e-3, 32, _FEW_STEPS, patch=4, **_V
+        ),
+        "small": _denoiser(
+            "diffwave", {"width": 128, "depth": 20, "cycle": 7} | _NEAR_STEPS_ALIKE, 600, 1e-3, 32, _FEW_STEPS, patch=4, **_V
+        ),
+        "base": _denoiser(
+            "diffwave", {"width": 256, "depth": 36, "cycle": 12} | _NEAR_STEPS_ALIKE, 100_000, 4e-4, 64, _FEW_STEPS, **_V
+        ),
+        "paper": _denoiser(
+            "diffwave",
+            {"width": 64, "depth": 30, "cycle": 10},
+            200_000,
+            2e-4,
+            16,
+            {"guidance": 1.0, "sampler": "ddpm", "steps": 50},
+            schedule="linear",
+            schedule_options={"last": 0.05},
+            prediction="eps",
+            loss="l1",
+            noise_levels=50,
+        ),
+    },
+    "timediffusion": {
+        "tiny": _denoiser("timediffusion", {"width": 24, "multipliers": (1, 2, 4)}, 400, 2e-3, 32, _FEW_STEPS, patch=4, **_V),
+        "small": _denoiser(
+            "timediffusion", {"width": 32, "multipliers": (1, 2, 4, 4)}, 600, 1e-3, 32, _FEW_STEPS, patch=2, **_V
+        ),
+        "base": _denoiser("timediffusion", {"width": 96, "multipliers": (1, 2, 4, 8)}, 100_000, 4e-4, 64, _FEW_STEPS, **_V),
+        "paper": _denoiser(
+            "timediffusion",
+            {"width": 64, "multipliers": (1, 2, 4, 8)},
+            200_000,
+            2e-4,
+            32,
+            {"guidance": 1.0, "sampler": "ddim", "steps": 200},
+            schedule="linear",
+            prediction="x0",
+            loss="l1",
+            noise_levels=1000,
+            label_drop=0.1,
+        ),
+    },
+}
+"""Presets by generator and name."""
+
+
+def get_preset(kind: str, name: str, objective: str | None = None) -> Preset:
+    """The preset of a generator, for another objective where one is named.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if kind not in PRESETS:
+        raise ValueError(f"unknown generator {kind!r}; expected one of {', '.join(PRESETS)}")
+    if name not in PRESETS[kind]:
+        raise ValueError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS[kind])}")
+    preset = PRESETS[kind][name]
+    if objective in (None, preset.objective):
+        return preset
+    if objective not in OBJECTIVES:
+        raise ValueError(f"unknown objective {objective!r}; expected one of {', '.join(OBJECTIVES)}")
+    if preset.objective is None:
+        raise ValueError(
+            f"{kind} has no choice of objective; it is for {', '.join(kind for kind in PRESETS if kind != 'vqvae')}"
+        )
+    shared = {"network", "network_options", "patch", "noise_levels", "label_drop"}
+    (stage,) = preset.stages
+    stage = replace(stage, options={name: value for name, value in stage.options.items() if name in shared})
+    sampling = {"guidance": preset.sampling["guidance"], "sampler": "heun", "steps": 25}
+    return replace(preset, stages=(stage,), sampling=sampling, objective=objective)

@@ -1,0 +1,242 @@
+"""Diffusion and flow models: any signal, saving with other than default arguments, conditional draws, what the loss weighs."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ecgtf.ecg import INDEPENDENT_LEADS, LEADS
+from ecgtf.generators.base import Generator
+from ecgtf.generators.diffusion import Diffusion
+from ecgtf.generators.flow import FlowMatching
+
+CLASSES = ("SR", "AFIB", "SB")
+NETWORKS = {
+    "diffwave": {"width": 16, "depth": 3, "cycle": 3, "condition_width": 8},
+    "timediffusion": {"width": 16, "multipliers": (1, 2)},
+}
+
+
+def model(build=Diffusion, network="diffwave", samples=90, leads=LEADS, classes=CLASSES, **options) -> Generator:
+    defaults = {"classes": classes, "task": "rhythm4", "network_options": NETWORKS[network], "noise_levels": 40, "seed": 1}
+    return build(leads, samples, 100.0, np.linspace(0.1, 0.3, len(leads)), network=network, **(defaults | options))
+
+
+def waken(generator: Generator) -> Generator:
+    """Random last weights: DiffWave's start at zero, by which every output would be the same."""
+    generator.network.leave.kernel.assign(np.random.default_rng(0).normal(0, 0.3, generator.network.leave.kernel.shape))
+    return generator
+
+
+def one_step(generator: Generator, signal: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    data = tf.data.Dataset.from_tensors((signal, label))
+    return {name: values[0] for name, values in generator.fit(data, verbose=0, shuffle=False).history.items()}
+
+
+@pytest.mark.parametrize("build", [Diffusion, FlowMatching])
+@pytest.mark.parametrize(
+    ("network", "samples", "leads", "options"),
+    [
+        ("diffwave", 1000, LEADS, {}),
+        ("diffwave", 97, INDEPENDENT_LEADS, {"patch": 4}),
+        ("timediffusion", 1000, LEADS, {"patch": 2}),
+        ("timediffusion", 97, LEADS, {"model_leads": "all"}),
+        ("timediffusion", 5000, INDEPENDENT_LEADS, {"patch": 8}),
+    ],
+)
+def test_signals_of_any_length_and_leads_are_learnt_and_drawn(build, network, samples, leads, options):
+    generator = model(build, network, samples, leads, **options)
+    generator.compile(keras.optimizers.Adam(1e-3))
+    signal = np.random.default_rng(0).normal(scale=0.3, size=(3, samples, len(leads))).astype("float32")
+    labels = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]], "float32")  # one-hot, multi-hot, none
+    terms = one_step(generator, signal, labels)
+    assert terms.keys() == {*generator.term_names, "gradient_norm"}
+    assert all(np.isfinite(value) for value in terms.values())
+    drawn = generator.sample(tf.constant(labels), tf.constant([1, 2]), steps=2, guidance=2.0)
+    assert drawn.shape == signal.shape
+    assert np.isfinite(drawn).all()
+
+
+SAVED = [
+    (
+        Diffusion,
+        {"schedule": "zero_terminal_snr", "schedule_options": {"last": 0.05}, "prediction": "x0", "loss": "l1", "min_snr": 3.0},
+    ),
+    (
+        Diffusion,
+        {
+            "schedule": "linear",
+            "prediction": "eps",
+            "network": "timediffusion",
+            "patch": 3,
+            "label_drop": 0.3,
+            "clip_norm": 2.0,
+        },
+    ),
+    (FlowMatching, {"times": "uniform", "network": "timediffusion", "model_leads": "all", "noise_levels": 30}),
+]
+
+
+@pytest.mark.parametrize(("build", "options"), SAVED)
+def test_a_saved_model_draws_the_same_samples_for_the_same_seed(tmp_path, build, options):
+    generator = waken(model(build, **options))
+    generator.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.get_config() == generator.get_config()
+    label, seed = tf.eye(3), tf.constant([5, 0])
+    drawn = generator.sample(label, seed, guidance=1.5, steps=4)
+    np.testing.assert_array_equal(drawn, loaded.sample(label, seed, guidance=1.5, steps=4))
+    assert np.abs(drawn - generator.sample(label, tf.constant([6, 0]), guidance=1.5, steps=4)).max() > 0
+
+
+@pytest.mark.parametrize("build", [Diffusion, FlowMatching])
+def test_guidance_of_one_is_the_conditional_model(build):
+    generator = waken(model(build))
+    label, seed = tf.eye(3), tf.constant([5, 0])
+    # 1 + 1e-7 goes through the guided path, with the null label in the same batch
+    guided = generator.sample(label, seed, guidance=1.0 + 1e-7, steps=6)
+    plain = generator.sample(label, seed, guidance=1.0, steps=6)
+    np.testing.assert_allclose(guided, plain, atol=1e-5)
+    assert np.abs(generator.sample(label, seed, guidance=3.0, steps=6) - plain).max() > 1e-3
+
+
+def test_a_sampling_run_looks_at_the_network_once_a_step_and_at_both_labels_in_one_call():
+    generator, calls = model(), []
+    predict = generator.predict_with_network
+    generator.predict_with_network = lambda x, step, condition: calls.append(x.shape) or predict(x, step, condition)
+    draw = tf.function(lambda label, seed: generator.sample(label, seed, guidance=2.0, steps=20))
+    for seed in ([1, 0], [1, 1]):
+        draw(tf.eye(3), tf.constant(seed))
+    assert calls == [(6, 90, 8)]  # traced once, for all steps and batches
+
+
+def test_losses_by_noise_level_make_up_the_loss():
+    generator = model(min_snr=None)
+    signal = np.random.default_rng(0).normal(scale=0.3, size=(8, 90, 12)).astype("float32")
+    terms = generator.loss_terms(tf.constant(signal), tf.eye(8, 3), tf.constant([1, 2]), training=True)
+    # one draw in each eighth of the noise levels: two in each of the four ranges
+    np.testing.assert_allclose(np.mean([terms[f"loss_level_{k}"] for k in range(1, 5)]), terms["loss"], rtol=1e-5)
+
+
+def test_a_perfect_network_has_no_loss():
+    for build, options in (
+        (Diffusion, {"prediction": "x0"}),
+        (Diffusion, {"prediction": "eps"}),
+        (Diffusion, {}),
+        (FlowMatching, {}),
+    ):
+        generator = model(build, **options)
+        values, noise = (tf.random.stateless_normal((5, 90, 8), [0, k]) for k in (1, 2))
+        place = tf.constant([0.0, 0.2, 0.4, 0.6, 0.8])
+
+        def perfect(x, step, condition, generator=generator, values=values, noise=noise, place=place):
+            if isinstance(generator, FlowMatching):
+                return noise - values
+            share = tf.gather(tf.constant(generator.schedule.alpha_bar, tf.float32), tf.cast(step, tf.int32))[:, None, None]
+            np.testing.assert_allclose(x, tf.sqrt(share) * values + tf.sqrt(1 - share) * noise, atol=1e-5)
+            v = tf.sqrt(share) * noise - tf.sqrt(1 - share) * values
+            return {"x0": values, "eps": noise, "v": v}[generator.prediction]
+
+        generator.predict_with_network = perfect
+        losses, _ = generator.losses(values, noise, place, None)
+        np.testing.assert_allclose(losses, 0.0, atol=1e-9)
+
+
+def test_min_snr_weighs_every_prediction_alike_in_terms_of_x0():
+    """Hang et al. 2023, section 3.4: min(SNR, gamma) for x0, over SNR for eps, over SNR + 1 for v."""
+    ratio = np.exp(model().schedule.log_snr)
+    for prediction, expected in (
+        ("x0", np.minimum(ratio, 5)),
+        ("eps", np.minimum(ratio, 5) / ratio),
+        ("v", np.minimum(ratio, 5) / (ratio + 1)),
+    ):
+        np.testing.assert_allclose(model(prediction=prediction, min_snr=5.0).loss_weights(), expected, rtol=1e-9)
+    np.testing.assert_array_equal(model().loss_weights(), 1.0)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_half_precision_learns_and_draws_near_float32(network, precision):
+    signal = np.random.default_rng(0).normal(scale=0.3, size=(4, 90, 12)).astype("float32")
+    drawn, terms = {}, {}
+    for policy in ("float32", precision):
+        keras.config.set_dtype_policy(policy)
+        try:
+            keras.utils.set_random_seed(0)
+            generator = waken(model(network=network))
+            generator.compile(keras.optimizers.Adam(1e-3))
+        finally:
+            keras.config.set_dtype_policy("float32")
+        terms[policy] = generator.loss_terms(tf.constant(signal), tf.eye(4, 3), tf.constant([1, 2]), training=True)["loss"]
+        drawn[policy] = generator.sample(tf.eye(3), tf.constant([1, 2]), steps=5).numpy()
+        assert np.isfinite(one_step(generator, signal, np.eye(4, 3, dtype="float32"))["gradient_norm"])
+    assert drawn[precision].dtype == np.float32
+    np.testing.assert_allclose(terms[precision], terms["float32"], rtol=0.05)
+    assert np.abs(drawn[precision] - drawn["float32"]).mean() < 0.1 * np.abs(drawn["float32"]).mean()
+
+
+@pytest.mark.parametrize(("build", "network"), [(Diffusion, "diffwave"), (FlowMatching, "timediffusion")])
+def test_the_model_learns_what_sets_two_classes_apart(build, network):
+    """Slow and fast sines of random phase: each class is drawn at its own frequency, at about its own amplitude."""
+    rng = np.random.default_rng(0)
+    label = np.eye(2, dtype="float32")[rng.integers(2, size=512)]
+    cycles = np.where(label[:, :1] > 0, 2.0, 8.0)
+    sine = np.sin(2 * np.pi * (cycles * np.arange(64) / 64 + rng.uniform(size=(512, 1))))
+    signal = np.repeat(sine[..., None], 8, axis=-1).astype("float32")
+    generator = build(
+        INDEPENDENT_LEADS,
+        64,
+        100.0,
+        [1.0] * 8,
+        classes=("slow", "fast"),
+        task="rhythm4",
+        network=network,
+        network_options={
+            "diffwave": {"width": 32, "depth": 8, "cycle": 5, "last_frequency": 1e-4},
+            "timediffusion": {"width": 16, "multipliers": (1, 2)},
+        }[network],
+        noise_levels=200,
+        patch=2,
+    )
+    generator.compile(keras.optimizers.Adam(2e-3))
+    data = tf.data.Dataset.from_tensor_slices((signal, label)).batch(32).repeat()
+    generator.fit(data, steps_per_epoch=500, verbose=0, shuffle=False)
+    drawn = generator.sample(tf.repeat(tf.eye(2), 20, axis=0), tf.constant([0, 0]), steps=20).numpy().mean(axis=2)
+    strongest = np.abs(np.fft.rfft(drawn, axis=1)).argmax(axis=1)
+    assert (np.abs(strongest[:20] - 2) <= 1).mean() > 0.9
+    assert (np.abs(strongest[20:] - 8) <= 1).mean() > 0.9
+    assert 0.5 < drawn.std() < 0.9  # a sine's is 0.71
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"schedule": "quadratic"}, "unknown schedule 'quadratic'; expected one of linear, cosine"),
+        ({"prediction": "score"}, "unknown prediction 'score'; expected one of eps, x0, v"),
+        ({"loss": "huber"}, "unknown loss 'huber'; expected l1 or l2"),
+        ({"schedule": "zero_terminal_snr", "prediction": "eps"}, "predict x0 or v"),
+    ],
+)
+def test_what_cannot_be_learnt_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        model(**options)
+
+
+@pytest.mark.parametrize(
+    ("build", "options", "message"),
+    [
+        (Diffusion, {"sampler": "heun"}, "unknown sampler 'heun'; expected one of ddpm, ddim, dpmpp, fast"),
+        (Diffusion, {"steps": 41}, "expected 1 to 40 sampling steps"),
+        (Diffusion, {"steps": 0}, "expected one number of sampling steps, 1 or more"),
+        (Diffusion, {"steps": (3, 4)}, "expected one number of sampling steps"),
+        (Diffusion, {"eta": 0.5}, "of 0 for other samplers than ddim"),
+        (Diffusion, {"temperature": 1.0}, "no sampling option temperature=1.0; it has guidance, sampler, steps, eta"),
+        (Diffusion, {"guidance": -1.0}, "guidance weight of 0 or more"),
+        (Diffusion, {"sampler": "fast", "steps": 7}, "the sampler fast takes 6 steps"),
+        (FlowMatching, {"sampler": "ddim"}, "unknown sampler 'ddim' of flow matching; expected one of euler, heun"),
+        (FlowMatching, {"eta": 1.0}, "no sampling option eta"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(build, options, message):
+    with pytest.raises(ValueError, match=message):
+        model(build).check_sampling(options)
