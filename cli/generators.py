@@ -30,6 +30,7 @@ from ecgtf.cli.options import (
     say,
     say_copies,
     say_trained,
+    stage_options,
 )
 from ecgtf.cli.quiet import import_tensorflow
 
@@ -47,6 +48,10 @@ def train_generator(
     ] = None,
     steps: Annotated[
         str | None, typer.Option(help="Training steps of each stage: 6000, or for vqvae 1800,2000. [default: the preset's]")
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="An option of a stage's model, such as denoiser.patch=1 or prior.causal=false; repeatable."),
     ] = None,
     batch_size: BatchSize = None,
     accumulate: Annotated[
@@ -85,6 +90,7 @@ def train_generator(
         preset=preset,
         objective=objective,
         steps=numbers(steps, int, "--steps"),
+        options=stage_options(options or []),
         batch_size=batch_size,
         accumulate=accumulate,
         learning_rate=learning_rate,

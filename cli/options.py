@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,6 +55,24 @@ def numbers(text: str | None, kind: type, option: str) -> tuple | None:
         return tuple(kind(part) for part in text.split(","))
     except ValueError:
         raise ValueError(f"{option} takes numbers with commas between them, such as 600,900; received {text!r}") from None
+
+
+def stage_options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The options in `denoiser.patch=1`, by stage; values are read as JSON, and as text where they are none.
+
+    Raises:
+        ValueError: if a text is not of that form.
+    """
+    options: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        stage, dot, option = name.partition(".")
+        if not (equals and dot and stage and option):
+            raise ValueError(f"--set takes STAGE.OPTION=VALUE, such as denoiser.patch=1; received {text!r}")
+        with suppress(json.JSONDecodeError):
+            value = json.loads(value)
+        options.setdefault(stage, {})[option] = value
+    return options
 
 
 def say(text: str, quiet: bool = False) -> None:

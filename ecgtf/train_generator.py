@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ from ecgtf.augment import Augmentation, augmented
 from ecgtf.dataset import Folders, Manifest, combined_manifest, hash_id, load, load_arrays, read_labels
 from ecgtf.ecg import LEADS
 from ecgtf.generators.base import Generator
+from ecgtf.generators.fidelity_enhancer import FidelityEnhancer
 from ecgtf.generators.presets import OBJECTIVES, Preset, Stage, get_preset
 from ecgtf.generators.time_vqvae import TimeVQVAE
 from ecgtf.generators.token_prior import TokenPrior
@@ -34,6 +36,7 @@ def train_generator(
     preset: str = "small",
     objective: str | None = None,
     steps: Sequence[int] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
     batch_size: int | None = None,
     accumulate: int = 1,
     learning_rate: float | None = None,
@@ -53,14 +56,15 @@ def train_generator(
     """Trains a generator on the training split of one or several data sets, and ends with the weights of the best validation.
 
     Args:
-        kind: `vqvae` (Time-VQVAE: a tokenizer, which learns from every training record, then the prior of its tokens), `diffwave` or
-            `timediffusion`. All but the tokenizer learn from the records that have a class of the task.
+        kind: `vqvae` (Time-VQVAE: a tokenizer, then the prior of its tokens, then an enhancer if it has steps), `diffwave` or
+            `timediffusion`. Tokenizer and enhancer learn from every training record, the others from those with a class of the task.
         data: Folders of data sets that agree on rate, seconds and leads.
         out: The run folder.
         task: What the classes are.
         preset: Sizes and lengths, a key of `PRESETS[kind]`.
         objective: What a network that takes noise away is trained as, `diffusion` or `flow`; by default the preset's.
-        steps: Training steps of each stage, in place of the preset's.
+        steps: Training steps of each stage, in place of the preset's; 0 leaves out the enhancer.
+        options: By stage, arguments of its model in place of the preset's, such as `{"denoiser": {"patch": 1}}`.
         batch_size: Records a step, over all devices and workers.
         accumulate: Parts of a batch whose gradients are computed one after the other, to need the memory of one part.
         learning_rate: Peak learning rate of every stage.
@@ -80,7 +84,7 @@ def train_generator(
     Raises:
         ValueError: if the data, the task or an option does not fit.
     """
-    sizes = _asked_for(get_preset(kind, preset, objective), steps, learning_rate, batch_size)
+    sizes = get_preset(kind, preset, objective).with_options(options or {}).with_lengths(steps, learning_rate, batch_size)
     task = get_task(task)
     manifest = combined_manifest(data)
     check_classes(read_labels(data, "train", task), task, allow_empty)
@@ -93,6 +97,7 @@ def train_generator(
         "preset": preset,
         "objective": sizes.objective,
         "steps": [stage.steps for stage in sizes.stages],
+        "options": {stage.name: dict(stage.options) for stage in sizes.stages},
         "batch_size": sizes.batch_size,
         "accumulate": accumulate,
         "learning_rates": [stage.learning_rate for stage in sizes.stages],
@@ -125,7 +130,6 @@ def train_generator(
         balance_sources=balance_sources,
         seed=seed,
         checkpoint_every=checkpoint_every,
-        max_minutes=max_minutes,
         deadline=None if max_minutes is None else started + 60 * max_minutes,
         resume=resume,
         quiet=quiet,
@@ -134,23 +138,6 @@ def train_generator(
     run.save_model(model)
     run.finish(minutes=round((time.monotonic() - started) / 60, 2))
     return run
-
-
-def _asked_for(preset: Preset, steps: Sequence[int] | None, learning_rate: float | None, batch_size: int | None) -> Preset:
-    """The preset with what was asked for in place of its own.
-
-    Raises:
-        ValueError: if there is not one number of steps for each stage.
-    """
-    names = [stage.name for stage in preset.stages]
-    steps = tuple(steps or (stage.steps for stage in preset.stages))
-    if len(steps) != len(names) or min(steps) < 1:
-        raise ValueError(f"expected a number of steps, 1 or more, for each stage ({', '.join(names)}), received {steps}")
-    stages = [
-        replace(stage, steps=number, learning_rate=learning_rate or stage.learning_rate)
-        for stage, number in zip(preset.stages, steps, strict=True)
-    ]
-    return replace(preset, stages=tuple(stages), batch_size=batch_size or preset.batch_size)
 
 
 @dataclass(frozen=True)
@@ -169,14 +156,13 @@ class Training:
     balance_sources: float
     seed: int
     checkpoint_every: int
-    max_minutes: float | None
     deadline: float | None
     resume: bool
     quiet: bool
 
-    def train_vqvae(self) -> TokenPrior:
-        """The tokenizer, unless an earlier start of the run has finished it, and the prior."""
-        first, second = self.preset.stages
+    def train_vqvae(self) -> Generator:
+        """The tokenizer, the prior and, if it is asked for, the enhancer, but for those that an earlier start of the run finished."""
+        first, second, third = self.preset.stages
         records = load_arrays(self.data, "train")
         self.run.write_trained_on(map(hash_id, records.ids))
         if (self.run.folder / "tokenizer.keras").exists():
@@ -184,19 +170,11 @@ class Training:
         else:
             tokenizer = self._train_tokenizer(first, records.signals)
         del records
-        # the same weights at the start, whether stage 1 ran just now or before a restart
-        prior = self._made(
-            second, 1, lambda: TokenPrior(_bare(tokenizer), self.task.classes, self.task.name, seed=self.seed, **second.options)
-        )
-        self._fit(
-            prior,
-            second,
-            self._stream(self.task, self.seed + 1, shift_seconds=0.1),
-            validation=self._validation(self.task),
-            monitor="val_loss",
-            pictures=self._samples(prior),
-        )
-        return prior
+        if (self.run.folder / "prior.keras").exists():
+            prior = self.run.load_model("prior")
+        else:
+            prior = self._train_prior(second, tokenizer)
+        return self._train_enhancer(third, prior) if third.steps else prior
 
     def _train_tokenizer(self, stage: Stage, signals: np.ndarray) -> TimeVQVAE:
         tokenizer = self._made(stage, 0, lambda: TimeVQVAE(**self._signal(), **stage.options))
@@ -209,10 +187,39 @@ class Training:
             self._stream(None, self.seed, shift_seconds=self.manifest.seconds / 2),
             validation=self._validation(None),
             pictures=lambda model: reconstruction_pictures(model, held_out),
-            max_minutes=None if self.max_minutes is None else 0.4 * self.max_minutes,
+            share=0.4,
         )
         self.run.save_model(tokenizer, "tokenizer")
         return tokenizer
+
+    def _train_prior(self, stage: Stage, tokenizer: TimeVQVAE) -> TokenPrior:
+        prior = self._made(
+            stage, 1, lambda: TokenPrior(_bare(tokenizer), self.task.classes, self.task.name, seed=self.seed, **stage.options)
+        )
+        self._fit(
+            prior,
+            stage,
+            self._stream(self.task, self.seed + 1, shift_seconds=0.1),
+            validation=self._validation(self.task),
+            monitor="val_loss",
+            pictures=self._samples(prior),
+            share=0.8,
+        )
+        if self.preset.stages[2].steps:
+            self.run.save_model(prior, "prior")
+        return prior
+
+    def _train_enhancer(self, stage: Stage, prior: TokenPrior) -> FidelityEnhancer:
+        enhancer = self._made(stage, 2, lambda: FidelityEnhancer(_bare(prior), seed=self.seed, **stage.options))
+        self._fit(
+            enhancer,
+            stage,
+            self._stream(None, self.seed + 2, shift_seconds=self.manifest.seconds / 2),
+            validation=self._validation(None),
+            monitor="val_loss",
+            pictures=self._samples(enhancer),
+        )
+        return enhancer
 
     def train_denoiser(self) -> Generator:
         """The only stage of a diffusion or flow model."""
@@ -243,15 +250,15 @@ class Training:
             model.compile(optimizer, accumulate=self.accumulate)
         return model
 
-    def _fit(self, model: Generator, stage: Stage, stream: Callable, *, max_minutes: float | None = None, **options) -> None:
-        if max_minutes is None and self.deadline is not None:
-            max_minutes = max(0.1, (self.deadline - time.monotonic()) / 60)
+    def _fit(self, model: Generator, stage: Stage, stream: Callable, *, share: float = 1.0, **options) -> None:
+        """Trains a stage, for at most this share of the time that is left."""
+        left = None if self.deadline is None else max(0.1, share * (self.deadline - time.monotonic()) / 60)
         done = fit(
             model,
             stream,
             stage=stage.name,
             steps=stage.steps,
-            max_minutes=max_minutes,
+            max_minutes=left,
             run=self.run,
             batch_size=self.preset.batch_size,
             checkpoint_every=self.checkpoint_every,

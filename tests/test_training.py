@@ -235,8 +235,10 @@ def test_precisions_are_named(tmp_path):
 def test_bad_sizes_are_refused_before_anything_is_written(tmp_path, small_dataset):
     with pytest.raises(ValueError, match="unknown preset 'huge'; expected one of tiny, small"):
         train_generator("vqvae", small_dataset, tmp_path / "run", preset="huge")
-    with pytest.raises(ValueError, match="two stages"):
-        train_generator("vqvae", small_dataset, tmp_path / "run", steps=(3,))
+    with pytest.raises(ValueError, match="expected training steps, 1 or more, for tokenizer and prior and enhancer"):
+        train_generator("vqvae", small_dataset, tmp_path / "run", steps=(3, 0))
+    with pytest.raises(ValueError, match="unknown generator 'gan'; expected one of vqvae, diffwave, timediffusion"):
+        train_generator("gan", small_dataset, tmp_path / "run")
     for option in ({"precision": "int8"}, {"leads": "some"}, {"learning_rate": -1.0}, {"max_minutes": -3.0}):
         with pytest.raises(ValueError, match=r"float32|independent|learning rate|max_minutes"):
             train_generator("vqvae", small_dataset, tmp_path / "run", **option)

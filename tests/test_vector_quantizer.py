@@ -93,3 +93,14 @@ def test_unused_codes_restart_from_vectors_of_the_batch():
         used.append(len(np.unique(out["indices"])))
     assert used[0] <= 2
     assert used[-1] >= 12
+
+
+def test_drawn_codes_are_the_likelier_the_nearer():
+    quantizer = VectorQuantizer(2, 1)
+    quantizer.codebook.assign([[0.0], [2.0]])
+    vectors = np.full((1, 20_000, 1), 0.8, "float32")  # squared distances 0.64 and 1.44
+    seed = tf.constant([1, 2])
+    np.testing.assert_array_equal(quantizer.drawn(vectors, 0.0, seed), 0)
+    for temperature in (0.5, 2.0):
+        expected = 1 / (1 + np.exp(-(0.64 - 1.44) / (0.64 * temperature)))
+        np.testing.assert_allclose(np.mean(quantizer.drawn(vectors, temperature, seed)), expected, atol=0.015)

@@ -3,13 +3,17 @@ as published."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ecgtf.generators.base import Generator
 from ecgtf.generators.diffusion import Diffusion
+from ecgtf.generators.fidelity_enhancer import FidelityEnhancer
 from ecgtf.generators.flow import FlowMatching
+from ecgtf.generators.time_vqvae import TimeVQVAE
+from ecgtf.generators.token_prior import TokenPrior
 
 OBJECTIVES: dict[str, type[Generator]] = {"diffusion": Diffusion, "flow": FlowMatching}
 """What a network that takes noise away is trained as."""
@@ -31,15 +35,72 @@ class Preset:
     """The stages of a generator, the records a step, and how it is drawn from unless told otherwise."""
 
     stages: tuple[Stage, ...]
+    """One after the other; a stage of 0 steps is left out."""
     batch_size: int
     sampling: Mapping[str, Any]
     objective: str | None = None
+
+    def with_lengths(
+        self, steps: Sequence[int] | None = None, learning_rate: float | None = None, batch_size: int | None = None
+    ) -> Preset:
+        """The preset with other numbers of steps for its first stages, another peak learning rate for all, another batch size.
+
+        Raises:
+            ValueError: if the steps do not fit the stages.
+        """
+        names = [stage.name for stage in self.stages]
+        given = list(steps or ()) + [stage.steps for stage in self.stages[len(steps or ()) :]]
+        least = [0 if name == "enhancer" else 1 for name in names]
+        if len(given) != len(names) or any(number < few for number, few in zip(given, least, strict=True)):
+            raise ValueError(f"expected training steps, 1 or more, for {' and '.join(names)}, received {tuple(steps)}")
+        stages = [
+            replace(stage, steps=number, learning_rate=learning_rate or stage.learning_rate)
+            for stage, number in zip(self.stages, given, strict=True)
+        ]
+        return replace(self, stages=tuple(stages), batch_size=batch_size or self.batch_size)
+
+    def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> Preset:
+        """The preset with other arguments for the models of its stages.
+
+        Raises:
+            ValueError: if there is no such stage, or its model takes no such argument.
+        """
+        stages = {stage.name: stage for stage in self.stages}
+        for name, values in options.items():
+            if name not in stages:
+                raise ValueError(f"unknown stage {name!r}; expected one of {', '.join(stages)}")
+            known = _arguments(OBJECTIVES[self.objective] if name == "denoiser" else MODELS[name])
+            for option in values:
+                if option not in known:
+                    raise ValueError(f"{name} has no option {option!r}; expected one of {', '.join(known)}")
+            stages[name] = replace(stages[name], options={**stages[name].options, **values})
+        return replace(self, stages=tuple(stages.values()))
+
+
+MODELS: dict[str, type[Generator]] = {"tokenizer": TimeVQVAE, "prior": TokenPrior, "enhancer": FidelityEnhancer}
+"""What the stages of Time-VQVAE train."""
+
+
+def _arguments(build: type[Generator]) -> list[str]:
+    """The keyword arguments of a model that are its own: what the data and the command say are not among them."""
+    told = {"classes", "task"}
+    names = [
+        name
+        for parent in build.__mro__[: build.__mro__.index(Generator)]
+        for name, value in inspect.signature(parent.__init__).parameters.items()
+        if value.kind is value.KEYWORD_ONLY and name not in told
+    ]
+    return list(dict.fromkeys(names))
 
 
 def _vqvae(
     tokenizer: dict, prior: dict, steps: Sequence[int], rates: Sequence[float], batch_size: int, sampling: dict
 ) -> Preset:
-    stages = Stage("tokenizer", tokenizer, steps[0], rates[0]), Stage("prior", prior, steps[1], rates[1], weight_decay=0.03)
+    stages = (
+        Stage("tokenizer", tokenizer, steps[0], rates[0]),
+        Stage("prior", prior, steps[1], rates[1], weight_decay=0.03),
+        Stage("enhancer", {"width": 8, "multipliers": (1, 2, 4, 8)}, steps[2], 1e-3),
+    )
     return Preset(stages, batch_size, sampling)
 
 
@@ -58,7 +119,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "tiny": _vqvae(
             {"width": 64, "depth": 1},
             {"width": 96, "depth": (3, 2)},
-            (200, 300),
+            (200, 300, 0),
             (2e-3, 2e-3),
             32,
             _FEW_DECODINGS,
@@ -66,7 +127,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "small": _vqvae(
             {"width": 128, "depth": 2},
             {"width": 128, "depth": (4, 4)},
-            (300, 400),
+            (300, 400, 0),
             (2e-3, 2e-3),
             32,
             _FEW_DECODINGS,
@@ -74,7 +135,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "base": _vqvae(
             {"width": 256, "depth": 2},
             {"width": 256, "depth": (8, 6), "heads": 8},
-            (20_000, 40_000),
+            (20_000, 40_000, 0),
             (1e-3, 5e-4),
             128,
             _FEW_DECODINGS,
@@ -82,7 +143,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "paper": _vqvae(
             {"width": 128, "depth": 2, "decay": 0.8, "commitment": 1.0, "reset_below": 0.0},
             {"width": 128, "depth": (4, 1), "heads": 2, "mask_convention": "known", "causal": False},
-            (20_000, 40_000),
+            (20_000, 40_000, 10_000),
             (1e-3, 1e-3),
             32,
             {"guidance": 1.0, "steps": (10, 10)},

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers, ops
 
 from ecgtf.generators.base import Generator
@@ -97,6 +98,12 @@ class TimeVQVAE(Generator):
     def reconstruct(self, signal):
         """A signal through the codebooks and back, in millivolts."""
         return self.decode(*self.encode(signal))
+
+    def reconstruct_at(self, signal, temperature: float, seed):
+        """The same with codes that are drawn, the nearer the likelier (see `VectorQuantizer.drawn`)."""
+        vectors = self._encode(self.to_model(signal))
+        seeds = [tf.random.experimental.stateless_fold_in(seed, k) for k in range(2)]
+        return self.decode(*(q.drawn(v, temperature, s) for q, v, s in zip(self.quantizers, vectors, seeds, strict=True)))
 
     def call(self, signal):
         """`reconstruct`, so that the model can be called like any Keras model."""

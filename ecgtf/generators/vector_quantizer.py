@@ -47,10 +47,22 @@ class VectorQuantizer(keras.layers.Layer):
 
     def nearest(self, vectors):
         """Indices `(...,)` int32 of the codes nearest to `(..., dim)` in Euclidean distance."""
+        return ops.cast(ops.argmin(self._distance(ops.cast(vectors, "float32")), axis=-1), "int32")
+
+    def drawn(self, vectors, temperature: float, seed):
+        """Indices `(...,)` int32 of codes drawn with log-probability -|z - c|^2 / (temperature * mean of the smallest |z - c|^2)."""
+        if temperature == 0:
+            return self.nearest(vectors)
         vectors = ops.cast(vectors, "float32")
-        # |z - c|^2 without |z|^2, which is the same for all codes.
-        distance = ops.sum(self.codebook**2, axis=1) - 2.0 * ops.matmul(vectors, ops.transpose(self.codebook))
-        return ops.cast(ops.argmin(distance, axis=-1), "int32")
+        distance = self._distance(vectors)
+        smallest = ops.mean(ops.min(distance, axis=-1) + ops.sum(vectors**2, axis=-1))
+        uniform = tf.random.stateless_uniform(tf.shape(distance), seed, minval=1e-7, maxval=1.0)
+        gumbel = -ops.log(-ops.log(uniform))
+        return ops.cast(ops.argmax(gumbel - distance / (temperature * smallest + 1e-12), axis=-1), "int32")
+
+    def _distance(self, vectors):
+        """|z - c|^2 without |z|^2, which is the same for all codes: `(..., codes)`."""
+        return ops.sum(self.codebook**2, axis=1) - 2.0 * ops.matmul(vectors, ops.transpose(self.codebook))
 
     def lookup(self, indices):
         """Code vectors `(..., dim)` of indices `(...,)`."""
