@@ -15,6 +15,7 @@ from ecgtf.atomic import replacing
 from ecgtf.dataset import Manifest, finish_dataset, read_labels, read_manifest, shard_names, write_shard
 from ecgtf.ecg import Record, lead_matrix, select_leads
 from ecgtf.generators.base import Generator
+from ecgtf.generators.presets import PRESETS  # and with it every model, by which Keras finds them
 from ecgtf.progress import Progress
 from ecgtf.run_folder import Run
 from ecgtf.tasks import get_task
@@ -34,10 +35,12 @@ class TrainedGenerator:
 
     def __init__(self, run: Run, batch_size: int = 64):
         self.run = run
-        self.model: Generator = run.load_model()
         missing = [name for name in ("kind", "task", "classes", "sampling", "versions") if name not in run.config]
         if missing:
             raise ValueError(f"{run.folder / 'config.json'} is damaged (no {', '.join(missing)}); train again with --overwrite")
+        if run.config["kind"] not in PRESETS:
+            raise ValueError(f"{run.folder} holds a generator {run.config['kind']!r}; expected one of {', '.join(PRESETS)}")
+        self.model: Generator = run.load_model()
         self.task = get_task(run.config["task"])
         self.classes = tuple(run.config["classes"])
         self.defaults = dict(run.config["sampling"])

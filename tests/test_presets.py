@@ -7,7 +7,6 @@ from ecgtf.ecg import LEADS
 from ecgtf.generators.flow import FlowMatching
 from ecgtf.generators.presets import OBJECTIVES, PRESETS, get_preset
 
-
 DIFFWAVE = 2_308_737  # as published, for one channel and without labels
 UNET = 14_859_148  # as published, for twelve channels and without labels
 DIFFERENCES = {

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import ecgtf
 from ecgtf.generators.base import Generator
 from ecgtf.run_folder import Run
 from ecgtf.train_generator import train_generator
@@ -160,36 +161,74 @@ def test_two_replicas_make_the_update_of_one_and_draw_different_noise():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_a_second_run_of_one_seed_has_the_same_weights(tmp_path, small_dataset):
-    weights = []
-    for name in ("first", "second"):
-        run = train_generator("vqvae", small_dataset, tmp_path / name, **TINY)
-        weights.append(run.load_model().get_weights())
-    for one, other in zip(*weights, strict=True):
-        np.testing.assert_array_equal(one, other)
+SMALLEST = {  # of each generator: the stage in which it is stopped, and steps of its stages
+    "vqvae": (
+        "prior",
+        (4, 40, 3),
+        {"tokenizer": {"width": 32}, "prior": {"width": 32, "depth": (1, 1)}, "enhancer": {"multipliers": (1, 2)}},
+    ),
+    "diffwave": ("denoiser", (40,), {"denoiser": {"network_options": {"width": 16, "depth": 2, "cycle": 2}}}),
+    "timediffusion": ("denoiser", (40,), {"denoiser": {"network_options": {"width": 16, "multipliers": (1, 2)}}}),
+}
+
+
+def asked_for(kind: str) -> dict:
+    _, steps, options = SMALLEST[kind]
+    return TINY | {"kind": kind, "steps": steps, "options": options, "checkpoint_every": 8}
+
+
+@pytest.fixture(scope="module")
+def whole(small_dataset, tmp_path_factory):
+    """Finished runs of each generator, uninterrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    return {kind: train_generator(data=small_dataset, out=folder / kind, **asked_for(kind)) for kind in SMALLEST}
+
+
+@pytest.mark.parametrize("kind", SMALLEST)
+def test_a_finished_run_tells_what_it_was(whole, kind):
+    run = whole[kind]
     assert run.finished
-    assert run.config["tokenizer_steps"] == run.config["prior_steps"] == 6
+    stages = ("tokenizer", "prior", "enhancer") if kind == "vqvae" else ("denoiser",)
+    assert tuple(run.config[f"{stage}_steps"] for stage in stages) == SMALLEST[kind][1]
     assert len(run.trained_on()) > 0
+    with (run.folder / "log.csv").open() as file:
+        assert {row["stage"] for row in csv.DictReader(file)} == set(stages)
+    events = " ".join(str(path) for path in (run.folder / "tensorboard").rglob("events*"))
+    assert all(f"tensorboard/{stage}" in events for stage in stages)
 
 
-def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path, small_dataset):
-    """kill -9 in the middle of stage 2, then --resume."""
-    steps = TINY | {"steps": (4, 40), "checkpoint_every": 8}
-    whole = train_generator("vqvae", small_dataset, tmp_path / "whole", **steps).load_model().get_weights()
-    out = tmp_path / "killed"
-    code = f"from ecgtf.train_generator import train_generator; train_generator('vqvae', {str(small_dataset)!r}, {str(out)!r}, **{steps!r})"
+def test_a_second_run_of_one_seed_has_the_same_weights(tmp_path, small_dataset, whole):
+    again = train_generator(data=small_dataset, out=tmp_path / "again", **asked_for("timediffusion"))
+    for one, other in zip(whole["timediffusion"].load_model().get_weights(), again.load_model().get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(("kind", "end"), [("vqvae", "SIGKILL"), ("diffwave", "SIGTERM"), ("timediffusion", "SIGKILL")])
+def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path, small_dataset, whole, kind, end):
+    """kill -9, or the SIGTERM of a scheduler, in the middle of a stage, then --resume."""
+    out, asked = tmp_path / "stopped", asked_for(kind)
+    code = f"from ecgtf.train_generator import train_generator; train_generator(data={str(small_dataset)!r}, out={str(out)!r}, **{asked!r})"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
-    checkpoints = out / "checkpoints" / "prior"
+    checkpoints = out / "checkpoints" / SMALLEST[kind][0]
     while not list(checkpoints.glob("ckpt-*.index")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the training came to its end before it could be killed"
+    process.send_signal(getattr(signal, end))
+    assert process.wait() != 0, "the training came to its end before it could be stopped"
     with pytest.raises(ValueError, match="go on with --resume"):
         Run.load(out).load_model()
-    resumed = train_generator("vqvae", small_dataset, out, **steps, resume=True).load_model().get_weights()
-    for one, other in zip(whole, resumed, strict=True):
+    resumed = train_generator(data=small_dataset, out=out, **asked, resume=True).load_model().get_weights()
+    for one, other in zip(whole[kind].load_model().get_weights(), resumed, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_run_draws_the_same_in_a_process_that_knows_nothing_of_its_training(tmp_path, whole):
+    code = "import sys, numpy, ecgtf; numpy.save(sys.argv[1], ecgtf.load_run(sys.argv[2]).generate(per_class=1, seed=7, steps=3)[0])"
+    for kind in ("diffwave", "timediffusion"):
+        there = tmp_path / f"{kind}.npy"
+        subprocess.run([sys.executable, "-c", code, there, whole[kind].folder], check=True, capture_output=True)
+        here, _ = ecgtf.load_run(whole[kind].folder).generate(per_class=1, seed=7, steps=3)
+        np.testing.assert_array_equal(np.load(there), here)
 
 
 def test_run_folders_refuse_what_would_lose_or_mix_work(tmp_path):
