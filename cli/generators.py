@@ -64,6 +64,9 @@ def train_generator(
     balance_sources: BalanceSources = 0.0,
     devices: Devices = None,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 200,
+    judge: Annotated[
+        int, typer.Option(min=0, help="Samples of each class to draw and compare with held-out records ten times, for the log.")
+    ] = 0,
     max_minutes: MaxMinutes = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -101,6 +104,7 @@ def train_generator(
         devices=devices,
         seed=seed,
         checkpoint_every=checkpoint_every,
+        judge=judge,
         max_minutes=max_minutes,
         resume=resume,
         overwrite=overwrite,

@@ -256,11 +256,35 @@ class Best(keras.callbacks.Callback):
 
 
 class Report(keras.callbacks.Callback):
-    """Progress, `log.csv` and TensorBoard."""
+    """Progress, `log.csv` and TensorBoard.
 
-    def __init__(self, run: Run, stage: str, steps: int, batch_size: int, done: int, pictures, quiet: bool):
+    Args:
+        run: The run folder.
+        stage: Name of the stage.
+        steps: The last step.
+        batch_size: Records a step.
+        done: Steps done before.
+        pictures: Gives named images of the model.
+        figures: Gives named numbers of the model, `figures_every` steps and at the last one.
+        figures_every: Steps.
+        quiet: Show no progress.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        stage: str,
+        steps: int,
+        batch_size: int,
+        done: int,
+        pictures: Callable[[keras.Model], dict[str, np.ndarray]] | None,
+        figures: Callable[[keras.Model], dict[str, float]] | None,
+        figures_every: int,
+        quiet: bool,
+    ):
         super().__init__()
-        self.run, self.stage, self.batch_size, self.pictures = run, stage, batch_size, pictures
+        self.run, self.stage, self.steps, self.batch_size, self.pictures = run, stage, steps, batch_size, pictures
+        self.figures, self.figures_every = figures, figures_every
         self.path = run.folder / "log.csv"
         self.progress = Progress(f"training {stage}", steps, "steps", quiet)
         self.writer = tf.summary.create_file_writer(str(run.folder / "tensorboard" / stage))
@@ -287,6 +311,8 @@ class Report(keras.callbacks.Callback):
         values = {name: float(value) for name, value in (logs or {}).items()}
         values["samples_per_second"] = (step - self.saved) * self.batch_size / max(now - self.clock, 1e-9)
         values["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        if self.figures and (step // self.figures_every > self.saved // self.figures_every or step == self.steps):
+            values |= self.figures(self.model)
         rows = [*_read_rows(self.path)] if self.path.exists() else []
         _write_rows(self.path, [*rows, {"stage": self.stage, "step": step} | values])
         with self.writer.as_default(step):

@@ -20,6 +20,7 @@ from ecgtf.generators.fidelity_enhancer import FidelityEnhancer
 from ecgtf.generators.presets import OBJECTIVES, Preset, Stage, get_preset
 from ecgtf.generators.time_vqvae import TimeVQVAE
 from ecgtf.generators.token_prior import TokenPrior
+from ecgtf.judging import Judge
 from ecgtf.run_folder import Run
 from ecgtf.tasks import Task, check_classes, get_task
 from ecgtf.training import check_limits, fit, is_chief, make_optimizer, make_strategy, set_precision
@@ -47,6 +48,7 @@ def train_generator(
     balance_sources: float = 0.0,
     seed: int = 0,
     checkpoint_every: int = 200,
+    judge: int = 0,
     max_minutes: float | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -75,6 +77,8 @@ def train_generator(
         balance_sources: The same for the data sets.
         seed: Fixes weights, order and draws.
         checkpoint_every: Steps between checkpoints.
+        judge: Samples of each class that are drawn ten times in a training and compared with the validation split (see `Judge`), for
+            the log; 0 draws none.
         max_minutes: Ends the training early and cleanly; of two stages the first gets 40 % of it.
         resume: Go on with an unfinished run.
         overwrite: Replace what is there.
@@ -130,6 +134,7 @@ def train_generator(
         balance_sources=balance_sources,
         seed=seed,
         checkpoint_every=checkpoint_every,
+        judge=judge,
         deadline=None if max_minutes is None else started + 60 * max_minutes,
         resume=resume,
         quiet=quiet,
@@ -156,6 +161,7 @@ class Training:
     balance_sources: float
     seed: int
     checkpoint_every: int
+    judge: int
     deadline: float | None
     resume: bool
     quiet: bool
@@ -202,7 +208,7 @@ class Training:
             self._stream(self.task, self.seed + 1, shift_seconds=0.1),
             validation=self._validation(self.task),
             monitor="val_loss",
-            pictures=self._samples(prior),
+            **self._shown(prior, stage),
             share=0.8,
         )
         if self.preset.stages[2].steps:
@@ -217,7 +223,7 @@ class Training:
             self._stream(None, self.seed + 2, shift_seconds=self.manifest.seconds / 2),
             validation=self._validation(None),
             monitor="val_loss",
-            pictures=self._samples(enhancer),
+            **self._shown(enhancer, stage),
         )
         return enhancer
 
@@ -237,7 +243,7 @@ class Training:
             self._stream(self.task, self.seed, shift_seconds=self.manifest.seconds / 2),
             validation=self._validation(self.task),
             monitor="val_loss",
-            pictures=self._samples(model),
+            **self._shown(model, stage),
         )
         return model
 
@@ -307,10 +313,21 @@ class Training:
         batches = load(self.data, "validation", task, batch_size=self.preset.batch_size)
         return batches if batches.cardinality() else None
 
-    def _samples(self, model: Generator) -> Callable[[Generator], dict[str, np.ndarray]]:
-        """Draws a picture of one sample of each class, always from the same seed, as the preset recommends."""
-        draw = tf.function(lambda label, seed: model.sample(label, seed, **self.preset.sampling))
-        return lambda model: sample_pictures(model, draw, self.seed)
+    def _shown(self, model: Generator, stage: Stage) -> dict[str, Any]:
+        """What `fit` shows of a generator: a picture of one sample of each class, and figures of more, always from the same seeds."""
+        compiled = tf.function(lambda label, seed: model.sample(label, seed, **self.preset.sampling))
+        shown = {"pictures": lambda model: sample_pictures(model, compiled, self.seed)}
+        held_out = load_arrays(self.data, "validation", self.task) if self.judge else ()
+        if not len(held_out):
+            return shown
+        judge = Judge(held_out.signals, held_out.labels, self.manifest.leads, self.manifest.sampling_rate, self.task.classes)
+        classes = np.eye(len(self.task.classes), dtype="float32")
+
+        def figures(_: Generator) -> dict[str, float]:
+            drawn = [compiled(tf.constant(classes), tf.constant([self.seed, 1 + k])).numpy() for k in range(self.judge)]
+            return judge(np.concatenate(drawn), np.tile(classes, (self.judge, 1)))
+
+        return shown | {"figures": figures, "figures_every": max(1, stage.steps // 10)}
 
 
 def _bare(model: Generator) -> Generator:

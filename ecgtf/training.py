@@ -135,6 +135,8 @@ def fit(
     validation: tf.data.Dataset | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     pictures: Callable[[keras.Model], dict[str, np.ndarray]] | None = None,
+    figures: Callable[[keras.Model], dict[str, float]] | None = None,
+    figures_every: int = 1,
     monitor: str | None = None,
     patience: int | None = None,
     max_minutes: float | None = None,
@@ -148,7 +150,7 @@ def fit(
     run that was stopped anywhere and resumed ends with the weights of an uninterrupted one. SIGTERM, by which schedulers
     announce that a machine will be taken away, stops it after the current step, with a checkpoint.
 
-    With several workers (see `make_strategy`) each calls this with the same arguments; `pictures` is drawn by the chief alone.
+    With several workers (see `make_strategy`) each calls this with the same arguments; the chief alone makes `pictures` and `figures`.
 
     Args:
         model: A compiled `keras.Model`.
@@ -161,6 +163,8 @@ def fit(
         validation: Batches for `evaluate` at each checkpoint.
         callbacks: More callbacks; they see the averaged weights at the end of an epoch, where an average is kept.
         pictures: Gives named images `(height, width, 3)` uint8 for TensorBoard.
+        figures: Gives named numbers for log and TensorBoard, at the first checkpoint after each `figures_every` steps and the last.
+        figures_every: Steps.
         monitor: Name of a logged value; the model ends with the (averaged) weights that had the best of it. A name with `loss` in
             it is best when small, any other when large.
         patience: Checkpoints without a better value of `monitor` after which the training ends.
@@ -199,7 +203,7 @@ def fit(
 
         if chief:
             folder.mkdir(parents=True, exist_ok=True)
-        report = Report(run, stage, steps, batch_size, done, pictures, quiet) if chief else None
+        report = Report(run, stage, steps, batch_size, done, pictures, figures, figures_every, quiet) if chief else None
         order = [
             Guard(stage, done, steps, max_minutes, terminated, lambda wish: max(everyone(wish)), checkpoints.save),
             averages,

@@ -1,0 +1,73 @@
+"""How near a generator in training has come to held-out records, by a few samples: for the log, not for a paper (`ecgtf evaluate`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from ecgtf.closeness.distribution import frechet_distance
+from ecgtf.closeness.physiology import distribution_distance, measure
+
+OCTAVES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""Hz: edges of the bands whose power is compared."""
+FEATURE_LEADS = ("II", "V1", "V5")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Held-out records that samples are compared with.
+
+    Args:
+        signals: `(records, time, leads)` mV.
+        labels: `(records, classes)`.
+        leads: Names of the leads.
+        rate: Samples per second.
+        classes: Names of the classes.
+    """
+
+    signals: np.ndarray
+    labels: np.ndarray
+    leads: Sequence[str]
+    rate: float
+    classes: Sequence[str]
+
+    def __call__(self, signals: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Figures of samples `(n, time, leads)` with labels `(n, classes)`, NaN where there is nothing to compare.
+
+        Returns:
+            `sample_frechet`: of band powers, all classes together; `sample_heart_rate` (beats/min) and `sample_rmssd` (ms):
+            Wasserstein distances, means over the classes that both sides have; `heart_rate_CLASS`: the samples' medians.
+        """
+        figures = {"sample_frechet": float("nan")}
+        powers = [band_powers(side, self.rate, self.leads) for side in (self.signals, signals)]
+        if min(map(len, powers)) > 1:
+            figures["sample_frechet"] = frechet_distance(*powers).distance
+        real, drawn = measure(self.signals, self.rate), measure(signals, self.rate)
+        distances = []
+        for number, name in enumerate(self.classes):
+            there, here = (side[:, number] > 0 for side in (self.labels, labels))
+            rates = drawn.heart_rate[here]
+            figures[f"heart_rate_{name}"] = float(np.nanmedian(rates)) if np.isfinite(rates).any() else float("nan")
+            distances.append(
+                [distribution_distance(getattr(real, of)[there], getattr(drawn, of)[here]) for of in ("heart_rate", "rmssd")]
+            )
+        for name, column in zip(("sample_heart_rate", "sample_rmssd"), np.array(distances).T, strict=True):
+            known = column[np.isfinite(column)]
+            figures[name] = float(known.mean()) if len(known) else float("nan")
+        return figures
+
+
+def band_powers(signals: np.ndarray, rate: float, leads: Sequence[str]) -> np.ndarray:
+    """Log10 power in octaves from 0.5 to 32 Hz of a few leads: `(records, features)` float64."""
+    chosen = [leads.index(lead) for lead in FEATURE_LEADS if lead in leads] or [0]
+    spectra = np.abs(np.fft.rfft(np.asarray(signals, np.float64)[..., chosen], axis=1)) ** 2
+    frequencies = np.fft.rfftfreq(signals.shape[1], 1 / rate)
+    bands = [
+        spectra[:, (frequencies >= low) & (frequencies < high)].sum(axis=1)
+        for low, high in pairwise(OCTAVES)
+        if ((frequencies >= low) & (frequencies < high)).any()
+    ]
+    return np.log10(np.concatenate(bands, axis=1) / signals.shape[1] ** 2 + 1e-9)
