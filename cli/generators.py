@@ -53,6 +53,9 @@ def train_generator(
         list[str] | None,
         typer.Option("--set", help="An option of a stage's model, such as denoiser.patch=1 or prior.causal=false; repeatable."),
     ] = None,
+    conditions: Annotated[
+        str | None, typer.Option(help="What it is told of a record beside its classes: age,sex,heart_rate or some of them.")
+    ] = None,
     batch_size: BatchSize = None,
     accumulate: Annotated[
         int, typer.Option(min=1, help="Parts of a batch that are gone through one after the other, to need less memory.")
@@ -94,6 +97,7 @@ def train_generator(
         objective=objective,
         steps=numbers(steps, int, "--steps"),
         options=stage_options(options or []),
+        conditions=conditions.split(",") if conditions else (),
         batch_size=batch_size,
         accumulate=accumulate,
         learning_rate=learning_rate,
@@ -119,6 +123,9 @@ def generate(
     out: Annotated[Path, typer.Option(help="Data set (or file) to write.")] = defaults.DATA / "synthetic",
     per_class: Annotated[int | None, typer.Option(min=1, help="Records of each class. [default: 100]")] = None,
     like: Annotated[str | None, typer.Option(help="Draw the labels of this split instead: data/X:train.")] = None,
+    age: Annotated[float | None, typer.Option(help="Years, for a generator that was told ages.")] = None,
+    sex: Annotated[str | None, typer.Option(help="male or female, for a generator that was told it.")] = None,
+    heart_rate: Annotated[float | None, typer.Option(help="Beats/min, for a generator that was told it.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Weight of classifier-free guidance; 1 is none.")] = None,
     sampler: Annotated[
         str | None, typer.Option(help="Diffusion: ddpm, ddim, dpmpp or fast (six steps); flow: euler or heun.")
@@ -153,6 +160,9 @@ def generate(
         out,
         per_class=per_class,
         like=like,
+        age=age,
+        sex=sex,
+        heart_rate=heart_rate,
         guidance=guidance,
         sampler=sampler,
         sampler_steps=steps[0] if steps and len(steps) == 1 else steps,

@@ -91,6 +91,7 @@ def load(
     start_batch: int = 0,
     drop_remainder: bool = False,
     limit: int | None = None,
+    more: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """A split of one or several sets as batches `(signal (batch, time, leads) float32 mV, label (batch, classes) float32)`.
 
@@ -110,6 +111,7 @@ def load(
         start_batch: how many batches to leave out at the start: an interrupted training continues its stream exactly.
         drop_remainder: whether to leave out a last batch that is not full.
         limit: at most this many records (the first ones).
+        more: `(records, columns)` that follow the label of each record, in the order of `load_arrays`, such as conditions.
 
     Raises:
         ValueError: if a folder holds no data set, the sets do not fit together, the split, task or a number is not possible, or
@@ -130,6 +132,7 @@ def load(
         start_batch=start_batch,
         drop_remainder=drop_remainder,
         limit=limit,
+        more=more,
     )
 
 

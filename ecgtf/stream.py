@@ -35,6 +35,7 @@ def stream(
     start_batch: int,
     drop_remainder: bool,
     limit: int | None,
+    more: np.ndarray | None = None,
     memory_bytes: int = MEMORY_BYTES,
 ) -> tf.data.Dataset:
     """`ecgtf.dataset.load`, whose arguments these are.
@@ -70,7 +71,9 @@ def stream(
     )
     epoch = _epoch(records, shuffle, seed, weights)
     fetch = _from_memory(scan.steps) if held else _from_shards(scan, shape)
-    all_labels = tf.constant(scan.labels)
+    if more is not None and len(more) != records:
+        raise ValueError(f"expected {records} rows of columns that follow the labels, one a record, received {len(more)}")
+    all_labels = tf.constant(scan.labels if more is None else np.concatenate([scan.labels, more], axis=1, dtype=np.float32))
 
     def read(numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         signals = tf.cast(fetch(numbers), tf.float32) * np.float32(manifest.resolution_mv)

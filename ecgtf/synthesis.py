@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from ecgtf.atomic import replacing
-from ecgtf.dataset import Manifest, finish_dataset, read_labels, read_manifest, shard_names, write_shard
+from ecgtf.conditions import encode, of_records
+from ecgtf.dataset import Manifest, finish_dataset, load_arrays, read_labels, read_manifest, shard_names, write_shard
 from ecgtf.ecg import Record, lead_matrix, select_leads
 from ecgtf.generators.base import Generator
 from ecgtf.generators.presets import PRESETS  # and with it every model, by which Keras finds them
@@ -43,12 +44,17 @@ class TrainedGenerator:
         self.model: Generator = run.load_model()
         self.task = get_task(run.config["task"])
         self.classes = tuple(run.config["classes"])
+        self.conditions = tuple(self.model.conditions)
         self.defaults = dict(run.config["sampling"])
         self.batch_size = batch_size
         self._compiled: dict = {}
 
-    def batches(self, labels: np.ndarray, seed: int = 0, **options) -> Iterator[np.ndarray]:
+    def batches(
+        self, labels: np.ndarray, seed: int = 0, conditions: Mapping[str, Sequence] | None = None, **options
+    ) -> Iterator[np.ndarray]:
         """Millivolts `(up to batch_size, time, leads)` for labels `(n, classes)`, batch after batch, through one compiled graph.
+
+        `conditions` are values of those that the generator knows, one a record: age (years), sex, heart rate (beats/min).
 
         What a record looks like depends on its label, its place, the seed and the batch size alone.
 
@@ -60,6 +66,7 @@ class TrainedGenerator:
             raise ValueError(
                 f"expected labels (n, {len(self.classes)}) for {', '.join(self.classes)}, received shape {labels.shape}"
             )
+        labels = np.concatenate([labels, encode(self.conditions, conditions or {}, len(labels))], axis=1)
         options = self.sampling(**options)
         key = tuple(sorted((name, tuple(np.atleast_1d(value))) for name, value in options.items()))
         if key not in self._compiled:
@@ -94,7 +101,7 @@ class TrainedGenerator:
         return (modelled @ lead_matrix(have, want)).astype(np.float32)
 
     def generate(self, labels: np.ndarray | None = None, *, per_class: int | None = None, seed: int = 0, **options):
-        """Draws ECGs for labels `(n, classes)`, or `per_class` of each class.
+        """Draws ECGs for labels `(n, classes)`, or `per_class` of each class; `conditions` and other options as in `batches`.
 
         Returns:
             signals `(n, time, leads)` float32 in millivolts and labels `(n, classes)`.
@@ -132,12 +139,23 @@ def labels_like(like: str, task) -> np.ndarray:
     return labels if task.multi_label else labels[labels.any(axis=1)]
 
 
+def conditions_like(like: str, task, names: Sequence[str]) -> dict[str, list]:
+    """The conditions of the records whose labels `labels_like` gives."""
+    if not names:
+        return {}
+    folder, _, split = str(like).partition(":")
+    return of_records(names, load_arrays(folder, split or "train", task))
+
+
 def generate(
     run: str | Path,
     out: str | Path,
     *,
     per_class: int | None = None,
     like: str | None = None,
+    age: float | None = None,
+    sex: str | None = None,
+    heart_rate: float | None = None,
     guidance: float | None = None,
     sampler: str | None = None,
     sampler_steps: int | Sequence[int] | None = None,
@@ -157,7 +175,10 @@ def generate(
         run: Run folder of a trained generator.
         out: Folder to write (a file for `npz`).
         per_class: Records of each class.
-        like: Draw the labels of this split, `data/X:train`, instead.
+        like: Draw the labels of this split, `data/X:train`, instead, and the conditions that the generator knows.
+        age: Years, the same for all records, where the generator knows this condition; so for the next two.
+        sex: `male` or `female`.
+        heart_rate: Beats/min.
         guidance: Weight of classifier-free guidance; by default what the run recommends, as for the next five.
         sampler: Of diffusion (`ddpm`, `ddim`, `dpmpp`, `fast`) and flow models (`euler`, `heun`).
         sampler_steps: Evaluations of a diffusion or flow model; decoding steps of the low and high tokens of Time-VQVAE.
@@ -185,11 +206,15 @@ def generate(
     options = generator.sampling(
         guidance=guidance, sampler=sampler, steps=sampler_steps, eta=eta, temperature=temperature, sharpness=sharpness
     )
+    told = {"age": age, "sex": sex, "heart_rate": heart_rate}
+    told = {name: [value] * len(labels) for name, value in told.items() if value is not None}
+    conditions = (conditions_like(like, generator.task, generator.conditions) if like is not None else {}) | told
+    encode(generator.conditions, conditions, len(labels))
     out = _fresh(Path(out), format, overwrite)
-    settings = options | {"seed": seed, "batch_size": batch_size}
+    settings = options | {"seed": seed, "batch_size": batch_size} | {name: values[0] for name, values in told.items()}
 
     with Progress("generating", len(labels), "records", quiet) as progress:
-        records = _records(generator, labels, seed, options, progress)
+        records = _records(generator, labels, conditions, seed, options, progress)
         if format == "npz":
             _write_npz(out, records, labels, generator)
         elif format == "wfdb":
@@ -201,10 +226,12 @@ def generate(
     return out
 
 
-def _records(generator: TrainedGenerator, labels: np.ndarray, seed: int, options: dict, progress: Progress) -> Iterator[Record]:
+def _records(
+    generator: TrainedGenerator, labels: np.ndarray, conditions: dict, seed: int, options: dict, progress: Progress
+) -> Iterator[Record]:
     """Synthetic records in order, drawn batch by batch."""
-    number = 0
-    for batch in generator.batches(labels, seed, **options):
+    number, unknown = 0, [None] * len(labels)
+    for batch in generator.batches(labels, seed, conditions, **options):
         for signal in batch:
             yield Record(
                 id=f"synthetic/{number:07d}",
@@ -212,6 +239,8 @@ def _records(generator: TrainedGenerator, labels: np.ndarray, seed: int, options
                 signal=signal,
                 leads=generator.model.leads,
                 sampling_rate=generator.model.sampling_rate,
+                age=conditions.get("age", unknown)[number],
+                sex=conditions.get("sex", unknown)[number],
             )
             number += 1
         progress.update(number)

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from ecgtf.augment import Augmentation, augmented
+from ecgtf.conditions import columns, encode, of_records
 from ecgtf.dataset import Folders, Manifest, combined_manifest, hash_id, load, load_arrays, read_labels
 from ecgtf.ecg import LEADS
 from ecgtf.generators.base import Generator
@@ -38,6 +39,7 @@ def train_generator(
     objective: str | None = None,
     steps: Sequence[int] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    conditions: Sequence[str] = (),
     batch_size: int | None = None,
     accumulate: int = 1,
     learning_rate: float | None = None,
@@ -67,6 +69,7 @@ def train_generator(
         objective: What a network that takes noise away is trained as, `diffusion` or `flow`; by default the preset's.
         steps: Training steps of each stage, in place of the preset's; 0 leaves out the enhancer.
         options: By stage, arguments of its model in place of the preset's, such as `{"denoiser": {"patch": 1}}`.
+        conditions: What the generator is told of a record beside its classes, of `age`, `sex` and `heart_rate`.
         batch_size: Records a step, over all devices and workers.
         accumulate: Parts of a batch whose gradients are computed one after the other, to need the memory of one part.
         learning_rate: Peak learning rate of every stage.
@@ -101,6 +104,7 @@ def train_generator(
         "preset": preset,
         "objective": sizes.objective,
         "steps": [stage.steps for stage in sizes.stages],
+        "conditions": list(conditions),
         "options": {stage.name: dict(stage.options) for stage in sizes.stages},
         "batch_size": sizes.batch_size,
         "accumulate": accumulate,
@@ -112,6 +116,8 @@ def train_generator(
         "seed": seed,
         "sampling": dict(sizes.sampling),
     }
+    for name in conditions:
+        columns(name)
     if leads not in ("independent", "all"):
         raise ValueError(f"leads must be 'independent' or 'all', received {leads!r}")
     check_limits(learning_rate, max_minutes)
@@ -128,6 +134,7 @@ def train_generator(
         task=task,
         manifest=manifest,
         preset=sizes,
+        conditions=tuple(conditions),
         accumulate=accumulate,
         leads=leads,
         balance=balance,
@@ -155,6 +162,7 @@ class Training:
     task: Task
     manifest: Manifest
     preset: Preset
+    conditions: tuple[str, ...]
     accumulate: int
     leads: str
     balance: float
@@ -200,7 +208,9 @@ class Training:
 
     def _train_prior(self, stage: Stage, tokenizer: TimeVQVAE) -> TokenPrior:
         prior = self._made(
-            stage, 1, lambda: TokenPrior(_bare(tokenizer), self.task.classes, self.task.name, seed=self.seed, **stage.options)
+            stage,
+            1,
+            lambda: TokenPrior(_bare(tokenizer), **self._label(), seed=self.seed, **stage.options),
         )
         self._fit(
             prior,
@@ -235,7 +245,9 @@ class Training:
         del labelled
         build = OBJECTIVES[self.preset.objective]
         model = self._made(
-            stage, 0, lambda: build(**self._signal(), classes=self.task.classes, task=self.task.name, **stage.options)
+            stage,
+            0,
+            lambda: build(**self._signal(), **self._label(), **stage.options),
         )
         self._fit(
             model,
@@ -285,11 +297,16 @@ class Training:
             "seed": self.seed,
         }
 
+    def _label(self) -> dict:
+        """The arguments by which a generator knows what a label is."""
+        return {"classes": self.task.classes, "task": self.task.name, "conditions": self.conditions}
+
     def _stream(self, task: Task | None, seed: int, shift_seconds: float) -> Callable[[int], tf.data.Dataset]:
         """Batches of the training split from a step on, randomly shifted, scaled and turned."""
         manifest = self.manifest
         axis = 12.0 if manifest.leads == LEADS else 0.0  # degrees by which the heart's axis is turned at random
         change = Augmentation(gain=0.2, shift_seconds=shift_seconds, axis=axis)
+        more = self._columns("train", task)
 
         def stream(step: int) -> tf.data.Dataset:
             batches = load(
@@ -303,6 +320,7 @@ class Training:
                 balance=self.balance if task else 0.0,
                 balance_sources=self.balance_sources,
                 start_batch=step,
+                more=more,
             )
             return augmented(batches, seed, step, change, rate=manifest.sampling_rate, leads=manifest.leads)
 
@@ -310,21 +328,29 @@ class Training:
 
     def _validation(self, task: Task | None) -> tf.data.Dataset | None:
         """Batches of the validation split; None where it is empty."""
-        batches = load(self.data, "validation", task, batch_size=self.preset.batch_size)
+        batches = load(self.data, "validation", task, batch_size=self.preset.batch_size, more=self._columns("validation", task))
         return batches if batches.cardinality() else None
+
+    def _columns(self, split: str, task: Task | None) -> np.ndarray | None:
+        """The conditions of the records of a split, where the generator is told any."""
+        if task is None or not self.conditions:
+            return None
+        records = load_arrays(self.data, split, task)
+        return encode(self.conditions, of_records(self.conditions, records), len(records))
 
     def _shown(self, model: Generator, stage: Stage) -> dict[str, Any]:
         """What `fit` shows of a generator: a picture of one sample of each class, and figures of more, always from the same seeds."""
         compiled = tf.function(lambda label, seed: model.sample(label, seed, **self.preset.sampling))
-        shown = {"pictures": lambda model: sample_pictures(model, compiled, self.seed)}
+        classes = np.eye(len(self.task.classes), dtype="float32")
+        labels = tf.constant(np.concatenate([classes, encode(self.conditions, {}, len(classes))], axis=1))
+        shown = {"pictures": lambda model: sample_pictures(model, compiled(labels, tf.constant([self.seed, 0])).numpy())}
         held_out = load_arrays(self.data, "validation", self.task) if self.judge else ()
         if not len(held_out):
             return shown
         judge = Judge(held_out.signals, held_out.labels, self.manifest.leads, self.manifest.sampling_rate, self.task.classes)
-        classes = np.eye(len(self.task.classes), dtype="float32")
 
         def figures(_: Generator) -> dict[str, float]:
-            drawn = [compiled(tf.constant(classes), tf.constant([self.seed, 1 + k])).numpy() for k in range(self.judge)]
+            drawn = [compiled(labels, tf.constant([self.seed, 1 + k])).numpy() for k in range(self.judge)]
             return judge(np.concatenate(drawn), np.tile(classes, (self.judge, 1)))
 
         return shown | {"figures": figures, "figures_every": max(1, stage.steps // 10)}
@@ -348,9 +374,8 @@ def reconstruction_pictures(model: TimeVQVAE, signals: np.ndarray) -> dict[str, 
     return {"reconstructions": _picture(pairs, model, titles)}
 
 
-def sample_pictures(model: Generator, draw: Callable, seed: int) -> dict[str, np.ndarray]:
-    """A picture of one sample of each class, always from the same seed; `draw(labels, seed)` is the compiled `sample`."""
-    signals = draw(tf.eye(len(model.classes)), tf.constant([seed, 0])).numpy()
+def sample_pictures(model: Generator, signals: np.ndarray) -> dict[str, np.ndarray]:
+    """A picture of one sample of each class."""
     return {"samples": _picture(signals, model, list(model.classes))}
 
 

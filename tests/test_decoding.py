@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from ecgtf.generators.class_condition import guide
+from ecgtf.generators.condition import guide
 from ecgtf.generators.decoding import decode, decode_in_time, decode_step, masked_share, remask_counts
 
 FIXTURES = Path(__file__).parent / "fixtures"

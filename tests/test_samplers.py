@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from ecgtf.generators import samplers
-from ecgtf.generators.class_condition import guide
+from ecgtf.generators.condition import guide
 from ecgtf.generators.diffusion import add_noise, target, to_x0
 from ecgtf.generators.schedules import cosine, linear, spaced_steps, zero_terminal_snr
 

@@ -12,8 +12,11 @@ import pytest
 import tensorflow as tf
 
 import ecgtf
+from ecgtf.conditions import CONDITIONS
+from ecgtf.dataset import load_arrays, read_manifest
 from ecgtf.generators.base import Generator
 from ecgtf.run_folder import Run
+from ecgtf.synthesis import generate
 from ecgtf.train_generator import train_generator
 from ecgtf.training import fit, make_optimizer, make_strategy, set_precision
 
@@ -174,7 +177,11 @@ SMALLEST = {  # of each generator: the stage in which it is stopped, and steps o
 
 def asked_for(kind: str) -> dict:
     _, steps, options = SMALLEST[kind]
-    return TINY | {"kind": kind, "steps": steps, "options": options, "checkpoint_every": 8, "judge": int(kind == "diffwave")}
+    return (
+        TINY
+        | {"kind": kind, "steps": steps, "options": options, "checkpoint_every": 8, "judge": int(kind == "diffwave")}
+        | ({"conditions": CONDITIONS} if kind == "diffwave" else {})
+    )
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +229,29 @@ def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path, 
     resumed = train_generator(data=small_dataset, out=out, **asked, resume=True).load_model().get_weights()
     for one, other in zip(whole[kind].load_model().get_weights(), resumed, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_records_are_drawn_for_an_age_a_sex_and_a_heart_rate(tmp_path, small_dataset, whole):
+    told, untold = whole["diffwave"].folder, whole["timediffusion"].folder
+    few = {"per_class": 1, "sampler_steps": 2, "quiet": True}
+    out = generate(told, tmp_path / "told", age=71.0, sex="female", heart_rate=120.0, **few)
+    drawn = load_arrays(out, "train")
+    assert set(drawn.ages) == {71.0}
+    assert set(drawn.sexes) == {"female"}
+    settings = read_manifest(out).generator["settings"]
+    assert {name: settings[name] for name in CONDITIONS} == {"age": 71.0, "sex": "female", "heart_rate": 120.0}
+    like = load_arrays(
+        generate(told, tmp_path / "like", like=f"{small_dataset}:test", validation_share=0.0, sampler_steps=2, quiet=True),
+        "train",
+    )
+    real = load_arrays(small_dataset, "test", "rhythm7")
+    assert (like.ages, like.sexes) == (real.ages, real.sexes)
+    with pytest.raises(ValueError, match=r"expected conditions among \(none\), received age"):
+        generate(untold, tmp_path / "untold", age=71.0, **few)
+    with pytest.raises(ValueError, match="expected a sex of male or female, received 'f'"):
+        generate(told, tmp_path / "other", sex="f", **few)
+    assert not (tmp_path / "untold").exists()
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_run_draws_the_same_in_a_process_that_knows_nothing_of_its_training(tmp_path, whole):

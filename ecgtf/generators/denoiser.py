@@ -10,8 +10,9 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from ecgtf.conditions import columns
 from ecgtf.generators.base import Generator
-from ecgtf.generators.class_condition import ClassCondition, guide
+from ecgtf.generators.condition import CONDITION_DROP, Condition, guide
 from ecgtf.generators.diffwave import DiffWave
 from ecgtf.generators.time_diffusion import UNet
 
@@ -34,6 +35,7 @@ class Denoiser(Generator):
         patch: Samples that the network sees as one, as channels: 4 makes it four times as fast at the same width.
         noise_levels: Steps that the network tells apart.
         label_drop: Share of training records whose label is hidden (for classifier-free guidance).
+        conditions: Of `ecgtf.conditions`, whose columns follow the classes in a label.
     """
 
     term_names = ("loss", *(f"loss_level_{level + 1}" for level in range(LEVELS)))
@@ -52,6 +54,7 @@ class Denoiser(Generator):
         patch: int = 1,
         noise_levels: int = 1000,
         label_drop: float = 0.1,
+        conditions: Sequence[str] = (),
         **kwargs,
     ):
         super().__init__(leads, samples, sampling_rate, scale, **kwargs)
@@ -66,7 +69,9 @@ class Denoiser(Generator):
         channels = len(self.modelled_leads) * patch
         self.network = NETWORKS[network](channels, steps=noise_levels, name="network", **self.network_options)
         self.network.build()
-        self.condition = ClassCondition(len(self.classes), self.network.condition_width, spread=0.5, seed=self.seed)
+        self.conditions = tuple(conditions)
+        more = [columns(name) for name in self.conditions]
+        self.condition = Condition(len(self.classes), self.network.condition_width, more, spread=0.5, seed=self.seed)
 
     def loss_terms(self, signal, label, seed, training: bool) -> dict:
         """The mean loss, and that of each range of noise."""
@@ -76,7 +81,10 @@ class Denoiser(Generator):
         def uniform(kind: int, shape):
             return tf.random.stateless_uniform(shape, tf.random.experimental.stateless_fold_in(seed, kind))
 
-        hidden = uniform(0, (batch,)) < self.label_drop if training else None
+        hidden = None
+        if training:
+            hidden = uniform(0, (batch,)) < self.label_drop
+            label = self.condition.without_some(label, uniform(3, (batch, len(self.conditions))), CONDITION_DROP)
         # one draw in each of `batch` equal parts of [0, 1): every batch sees all noise levels (Kingma et al. 2021, appendix I.1)
         place = (tf.range(batch, dtype=tf.float32) + uniform(1, (batch,))) / tf.cast(batch, tf.float32)
         noise = tf.random.stateless_normal(tf.shape(values), tf.random.experimental.stateless_fold_in(seed, 2))
@@ -143,4 +151,5 @@ class Denoiser(Generator):
             "patch": self.patch,
             "noise_levels": self.noise_levels,
             "label_drop": self.label_drop,
+            "conditions": list(self.conditions),
         }

@@ -44,7 +44,7 @@ class FidelityEnhancer(Generator):
             raise ValueError(f"expected a temperature of 0 or more, received {temperature}")
         self.prior = prior
         self.prior.trainable = False
-        self.classes, self.task = prior.classes, prior.task
+        self.classes, self.conditions, self.task = prior.classes, prior.conditions, prior.task
         self.width, self.multipliers, self.temperature = width, tuple(multipliers), float(temperature)
         self.network = UNet(
             len(self.modelled_leads), width=width, multipliers=self.multipliers, steps=1, conditional=False, name="network"

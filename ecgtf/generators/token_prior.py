@@ -15,8 +15,9 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+from ecgtf.conditions import columns
 from ecgtf.generators.base import Generator
-from ecgtf.generators.class_condition import ClassCondition, guide
+from ecgtf.generators.condition import CONDITION_DROP, Condition, guide
 from ecgtf.generators.decoding import decode, decode_in_time, masked_share
 from ecgtf.generators.time_vqvae import BANDS, TimeVQVAE, resize_tokens
 from ecgtf.generators.transformer import Block
@@ -37,6 +38,7 @@ class TokenPrior(Generator):
         token_drop: Share of known tokens that are hidden in training without being asked for.
         mask_convention: `masked` (MaskGIT) or `known` (the Time-VQVAE reference): what the cosine is the share of.
         causal: Whether the low tokens are drawn one after the other in time; False draws them in parallel, as the reference does.
+        conditions: Of `ecgtf.conditions`, whose columns follow the classes in a label.
     """
 
     term_names = ("loss", "low", "high")
@@ -54,6 +56,7 @@ class TokenPrior(Generator):
         token_drop: float = 0.1,
         mask_convention: str = "masked",
         causal: bool = True,
+        conditions: Sequence[str] = (),
         **kwargs,
     ):
         shared = {"leads", "samples", "sampling_rate", "scale", "model_leads"}
@@ -67,7 +70,8 @@ class TokenPrior(Generator):
         self.label_drop, self.token_drop = label_drop, token_drop
         self.mask_convention, self.causal = mask_convention, causal
 
-        self.condition = ClassCondition(len(classes), width, seed=self.seed)
+        self.conditions = tuple(conditions)
+        self.condition = Condition(len(classes), width, [columns(name) for name in self.conditions], seed=self.seed)
         self.networks = []
         for band, (tokens, blocks) in enumerate(zip(tokenizer.tokens, self.depth, strict=True)):
             network = TokenNetwork(width, blocks, heads, causal=causal and band == 0, name=f"{BANDS[band]}_network")
@@ -113,7 +117,10 @@ class TokenPrior(Generator):
         def uniform(kind: int, shape):
             return tf.random.stateless_uniform(shape, tf.random.experimental.stateless_fold_in(seed, kind))
 
-        dropped = uniform(0, (batch,)) < self.label_drop if training else None
+        dropped = None
+        if training:
+            dropped = uniform(0, (batch,)) < self.label_drop
+            label = self.condition.without_some(label, uniform(7, (batch, len(self.conditions))), CONDITION_DROP)
         condition = self.condition(label, dropped)
         seen, asked = [], []
         for band, tokens in enumerate((low, high)):
@@ -227,6 +234,7 @@ class TokenPrior(Generator):
             "token_drop": self.token_drop,
             "mask_convention": self.mask_convention,
             "causal": self.causal,
+            "conditions": list(self.conditions),
         }
 
     @classmethod

@@ -1,0 +1,74 @@
+"""What a generator can be told of a record beside its classes: age, sex and heart rate, as columns behind the label (NumPy only).
+
+A number becomes weights of knots, 1 shared between the two nearest, so that a label times a learned matrix is a piecewise linear
+function of it; unknown is all zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ecgtf.closeness.physiology import heart_rate, r_peaks
+from ecgtf.dataset import Arrays
+
+SEXES = ("male", "female")
+KNOTS: dict[str, np.ndarray] = {"age": np.arange(0.0, 101.0, 20.0), "heart_rate": np.arange(40.0, 201.0, 20.0)}
+"""Years and beats/min; what lies beyond the ends counts as the ends."""
+CONDITIONS = ("age", "sex", "heart_rate")
+UNITS = {"age": "years", "heart_rate": "beats/min"}
+
+
+def columns(name: str) -> int:
+    """The number of columns of a condition.
+
+    Raises:
+        ValueError: if there is no such condition.
+    """
+    if name not in CONDITIONS:
+        raise ValueError(f"unknown condition {name!r}; expected one of {', '.join(CONDITIONS)}")
+    return len(SEXES) if name == "sex" else len(KNOTS[name])
+
+
+def of_records(names: Sequence[str], records: Arrays) -> dict[str, list]:
+    """The values of conditions for records in memory: what their source tells of age and sex, and the heart rate as measured."""
+    values = {"age": records.ages, "sex": records.sexes}
+    if "heart_rate" in names:
+        rate = records.manifest.sampling_rate
+        values["heart_rate"] = [heart_rate(peaks, rate) for peaks in r_peaks(records.signals, rate)]
+    return {name: list(values[name]) for name in names}
+
+
+def encode(names: Sequence[str], values: Mapping[str, Sequence[Any]], records: int) -> np.ndarray:
+    """Columns `(records, sum of columns)` float32 of conditions, in the order of `names`.
+
+    Args:
+        names: The conditions to encode.
+        values: For each, one value a record; None or NaN, or no entry, is unknown.
+        records: Number of records.
+
+    Raises:
+        ValueError: if a condition is none of the names, or a value is not possible.
+    """
+    others = [name for name in values if name not in names]
+    if others:
+        raise ValueError(f"expected conditions among {', '.join(names) or '(none)'}, received {', '.join(others)}")
+    parts = [_encode(name, values[name]) if name in values else np.zeros((records, columns(name))) for name in names]
+    return np.concatenate([np.zeros((records, 0)), *parts], axis=1).astype(np.float32)
+
+
+def _encode(name: str, values: Sequence[Any]) -> np.ndarray:
+    if name == "sex":
+        for value in values:
+            if value is not None and value not in SEXES:
+                raise ValueError(f"expected a sex of {' or '.join(SEXES)}, received {value!r}")
+        return np.array([[value == sex for sex in SEXES] for value in values], float).reshape(len(values), len(SEXES))
+    numbers = np.array([np.nan if value is None else value for value in values], float)
+    if np.isinf(numbers).any() or (numbers < 0).any():
+        raise ValueError(f"expected {name.replace('_', ' ')} in {UNITS[name]}, 0 or more, received {numbers.min():g}")
+    knots = KNOTS[name]
+    place = (np.clip(numbers, knots[0], knots[-1]) - knots[0]) / (knots[1] - knots[0])
+    weights = np.maximum(0.0, 1.0 - np.abs(place[:, None] - np.arange(len(knots))))
+    return np.where(np.isfinite(numbers)[:, None], weights, 0.0)

@@ -1,0 +1,63 @@
+"""Class labels as vectors that condition a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+CONDITION_DROP = 0.2
+"""Share of training records in which a further condition is made unknown, each by itself."""
+
+
+@keras.saving.register_keras_serializable("ecgtf")
+class Condition(layers.Layer):
+    """Labels `(batch, classes + columns)` times a learned matrix; a learned vector where the label is hidden.
+
+    The classes are one-hot or multi-hot; the columns of further conditions follow them (see `ecgtf.conditions`). The null of
+    classifier-free guidance (Ho & Salimans 2022) has a vector of its own because all zeros is a legal multi-hot label.
+
+    Args:
+        classes: Number of classes.
+        width: Length of a vector.
+        columns: Of each further condition.
+        spread: Standard deviation of the vectors at the start.
+        seed: Of the start.
+    """
+
+    def __init__(self, classes: int, width: int, columns: Sequence[int] = (), *, spread: float = 0.02, seed: int = 0, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+        self.classes, self.columns = classes, tuple(columns)
+        initializer = keras.initializers.RandomNormal(stddev=spread, seed=seed)
+        self.embedding = self.add_weight(name="embedding", shape=(classes + sum(columns), width), initializer=initializer)
+        self.null = self.add_weight(name="null", shape=(width,), initializer=initializer)
+        self.built = True
+
+    def call(self, label, hidden=None):
+        """`(batch, width)`; `hidden` `(batch,)` tells whose label is not shown."""
+        vectors = ops.matmul(ops.cast(label, "float32"), ops.convert_to_tensor(self.embedding))
+        return vectors if hidden is None else ops.where(hidden[:, None], ops.convert_to_tensor(self.null), vectors)
+
+    def without_some(self, label, uniform, share: float):
+        """The label with each further condition made unknown, zeros, where `uniform` `(batch, conditions)` is below `share`."""
+        if not self.columns:
+            return label
+        ends = [self.classes, *(self.classes + end for end in np.cumsum(self.columns))]
+        parts = [
+            label[:, start:end] * ops.cast(uniform[:, k, None] >= share, label.dtype)
+            for k, (start, end) in enumerate(pairwise(ends))
+        ]
+        return ops.concatenate([label[:, : self.classes], *parts], axis=1)
+
+    def with_null(self, label):
+        """Vectors `(2 batch, width)`: of the labels, then as many nulls, for guidance in one call."""
+        vectors = self(label)
+        return ops.concatenate([vectors, ops.broadcast_to(ops.convert_to_tensor(self.null), ops.shape(vectors))], axis=0)
+
+
+def guide(conditional, unconditional, guidance: float):
+    """Classifier-free guidance: u + w (c - u); w = 1 is the conditional model (Ho & Salimans 2022)."""
+    return unconditional + guidance * (conditional - unconditional)
