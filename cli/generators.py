@@ -121,6 +121,9 @@ def train_generator(
 def generate(
     run: Annotated[Path | None, typer.Option(help="Run of train-generator. [default: the newest in runs/]")] = None,
     out: Annotated[Path, typer.Option(help="Data set (or file) to write.")] = defaults.DATA / "synthetic",
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Draw from the small generator that comes with ecgtf.")
+    ] = False,
     per_class: Annotated[int | None, typer.Option(min=1, help="Records of each class. [default: 100]")] = None,
     like: Annotated[str | None, typer.Option(help="Draw the labels of this split instead: data/X:train.")] = None,
     age: Annotated[float | None, typer.Option(help="Years, for a generator that was told ages.")] = None,
@@ -150,13 +153,16 @@ def generate(
     """Draw synthetic ECGs from a trained generator."""
     if like is not None and per_class is not None:
         raise ValueError("give --per-class or --like, not both")
-    run = defaults.newest_run(run, "train-generator")
+    if pretrained and run is not None:
+        raise ValueError("give --run or --pretrained, not both")
+    run = None if pretrained else defaults.newest_run(run, "train-generator")
     import_tensorflow()
+    from ecgtf.sharing import PRETRAINED
     from ecgtf.synthesis import generate
 
     steps = numbers(sampler_steps, int, "--sampler-steps")
     written = generate(
-        run,
+        run or PRETRAINED,
         out,
         per_class=per_class,
         like=like,
@@ -176,3 +182,19 @@ def generate(
         quiet=quiet,
     )
     say(f"wrote {written}; next: ecgtf finetune --real-frac 0.2", quiet)
+
+
+def export(
+    run: Annotated[Path | None, typer.Option(help="Run of train-generator. [default: the newest in runs/]")] = None,
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write.")] = Path("exported"),
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a trained generator as a small folder to share: no checkpoints, no logs, no data."""
+    run = defaults.newest_run(run, "train-generator")
+    import_tensorflow()
+    from ecgtf.sharing import export as write
+
+    written = write(run, out, overwrite=overwrite)
+    say(f"wrote {written}; draw from it anywhere with: ecgtf generate --run {written}", quiet)

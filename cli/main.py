@@ -39,7 +39,7 @@ class Commands(TyperGroup):
                 raise
             _tell(error, 2 if isinstance(error, (ValueError, *FILE_FOR_FOLDER)) else 1)
         except KeyboardInterrupt as error:
-            typer.echo(f"stopped; {_GO_ON}", err=True)
+            typer.echo(f"{error or 'stopped'}; {_GO_ON}", err=True)
             raise typer.Exit(130) from error
 
 
@@ -87,6 +87,7 @@ app.command("info")(data.info)
 app.command("plot")(data.plot)
 app.command("train-generator")(generators.train_generator)
 app.command("generate")(generators.generate)
+app.command("export")(generators.export)
 app.command("train-classifier")(classifiers.train_classifier)
 app.command("finetune")(classifiers.finetune)
 app.command("evaluate")(reports.evaluate)

@@ -11,6 +11,7 @@ __version__ = version("ecgtf")
 _LAZY = {
     "load_dataset": "ecgtf.dataset",
     "load_run": "ecgtf.synthesis",
+    "load_pretrained": "ecgtf.sharing",
     "evaluate": "ecgtf.closeness.evaluate",
 }
 

@@ -55,6 +55,7 @@ ALLOWED = {  # module or package: what it may import; the longest name that fits
     "judging": "closeness",
     "training": "ecg run_folder callbacks",
     "synthesis": f"{DATA} conditions run_folder generators wfdb_io progress",
+    "sharing": "atomic run_folder synthesis",
     "train_generator": f"{DATA} conditions run_folder training judging generators augment report progress",
     "studies": "*",
     "demo": "*",

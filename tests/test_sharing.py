@@ -1,0 +1,53 @@
+"""Generators that travel: smaller, and the same but for the last digits."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ecgtf
+from ecgtf.sharing import MANTISSA_BITS, export, rounded
+from ecgtf.train_generator import train_generator
+
+
+@pytest.fixture(scope="module")
+def run(small_dataset, tmp_path_factory) -> Path:
+    return train_generator(
+        "timediffusion",
+        small_dataset,
+        tmp_path_factory.mktemp("runs") / "flow",
+        objective="flow",
+        options={"denoiser": {"network_options": {"width": 16, "multipliers": (1, 2)}}},
+        steps=(3,),
+        batch_size=4,
+        quiet=True,
+    ).folder
+
+
+def test_an_exported_generator_is_small_and_draws_nearly_the_same(run, tmp_path):
+    out = export(run, tmp_path / "shared")
+    assert {path.name for path in out.iterdir()} == {"config.json", "model.keras", "trained_on.txt"}
+    assert (out / "model.keras").stat().st_size < 0.7 * (run / "model.keras").stat().st_size
+    assert (out / "trained_on.txt").read_text() == (run / "trained_on.txt").read_text()
+    before, after = (json.loads((folder / "config.json").read_text()) for folder in (run, out))
+    assert after["data"] == [Path(before["data"][0]).name]
+    assert {name: after[name] for name in ("kind", "classes", "sampling", "versions", "finished")} == {
+        name: before[name] for name in ("kind", "classes", "sampling", "versions", "finished")
+    }
+    one, other = (ecgtf.load_run(folder).generate(per_class=1, seed=3, steps=3)[0] for folder in (run, out))
+    assert np.abs(one - other).max() < 0.01 * np.abs(one).max()
+    with pytest.raises(ValueError, match="not empty"):
+        export(run, out)
+
+
+def test_rounding_keeps_the_digits_it_promises_and_drops_the_others():
+    values = np.random.default_rng(0).normal(size=1000).astype("float32") * 10.0 ** np.arange(-5, 5).repeat(100).astype(
+        "float32"
+    )
+    short = rounded(values)
+    assert (np.abs(short / values - 1) <= 2.0 ** -(MANTISSA_BITS + 1)).all()
+    assert not (short.view(np.uint32) & np.uint32(2 ** (23 - MANTISSA_BITS) - 1)).any()
+    np.testing.assert_array_equal(rounded(short), short)
+    counts = np.arange(3)
+    assert rounded(counts) is counts
