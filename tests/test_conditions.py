@@ -62,12 +62,12 @@ def test_columns_follow_their_records_through_the_stream(small_dataset):
         load(small_dataset, "train", "rhythm7", batch_size=7, more=np.zeros((3, 1)))
 
 
-def test_conditions_are_forgotten_each_by_itself_and_classes_never():
+def test_conditions_are_forgotten_each_by_itself_or_all_and_classes_never():
     layer = Condition(2, 4, (3, 2))
-    label = np.ones((3, 7), "float32")
-    uniform = np.array([[0.1, 0.9], [0.9, 0.1], [0.9, 0.9]], "float32")
+    label = np.ones((4, 7), "float32")
+    uniform = np.array([[0.1, 0.9, 0.9], [0.9, 0.1, 0.9], [0.9, 0.9, 0.9], [0.9, 0.9, 0.1]], "float32")
     forgotten = layer.without_some(label, uniform, 0.2)
-    np.testing.assert_array_equal(forgotten, [[1, 1, 0, 0, 0, 1, 1], [1, 1, 1, 1, 1, 0, 0], [1] * 7])
+    np.testing.assert_array_equal(forgotten, [[1, 1, 0, 0, 0, 1, 1], [1, 1, 1, 1, 1, 0, 0], [1] * 7, [1, 1, 0, 0, 0, 0, 0]])
 
 
 def test_a_generator_draws_at_the_heart_rate_that_it_is_told():

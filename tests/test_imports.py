@@ -35,7 +35,7 @@ ALLOWED = {  # module or package: what it may import; the longest name that fits
     "generators.samplers": "",
     "generators.schedules": "",
     "generators.diffwave": "generators.step_embedding",
-    "generators.time_diffusion": "generators.step_embedding",
+    "generators.time_diffusion": "generators.step_embedding generators.transformer",
     "classifiers": "ecg",
     "classifiers.networks": "ecg classifiers run_folder",
     "classifiers.fitting": "ecg classifiers run_folder training augment",

@@ -84,7 +84,11 @@ def test_the_label_path_adds_one_dense_layer_a_block():
 def test_any_length_goes_through_and_does_not_depend_on_what_follows(length):
     rng = np.random.default_rng(0)
     x, condition = rng.normal(size=(2, length, 8)).astype("float32"), rng.normal(size=(2, 128)).astype("float32")
-    for network in (DiffWave(8, width=16, depth=4, cycle=4), UNet(8, width=32, multipliers=(1, 2, 4))):
+    for network in (
+        DiffWave(8, width=16, depth=4, cycle=4),
+        UNet(8, width=32, multipliers=(1, 2, 4)),
+        UNet(8, width=32, multipliers=(1, 2), blocks=2),
+    ):
         network.build()
         for weight in network.weights:  # the output layer starts at zero
             weight.assign(rng.normal(scale=0.1, size=weight.shape))

@@ -59,6 +59,13 @@ def test_zero_terminal_snr_leaves_no_signal_and_keeps_the_start():
     np.testing.assert_allclose(after, slope * before + offset, atol=1e-12)
 
 
+def test_a_shift_divides_the_amplitude_of_the_signal_by_the_same_at_every_step():
+    ratio = cosine(1000, shift=0.25).log_snr - cosine(1000).log_snr
+    np.testing.assert_allclose(
+        ratio[:-1], 2 * np.log(0.25), atol=1e-3
+    )  # but for the first step, from the offset, and the limited last
+
+
 def test_noise_grows_from_step_to_step():
     for schedule in (*SCHEDULES.values(), zero_terminal_snr(linear(1000))):
         assert (np.diff(schedule.alpha_bar) < 0).all()

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-CONDITION_DROP = 0.2
-"""Share of training records in which a further condition is made unknown, each by itself."""
+CONDITION_DROP = 0.3
+"""Share of training records in which a further condition is made unknown: each by itself, and all together."""
 
 
 @keras.saving.register_keras_serializable("ecgtf")
@@ -42,9 +42,11 @@ class Condition(layers.Layer):
         return vectors if hidden is None else ops.where(hidden[:, None], ops.convert_to_tensor(self.null), vectors)
 
     def without_some(self, label, uniform, share: float):
-        """The label with each further condition made unknown, zeros, where `uniform` `(batch, conditions)` is below `share`."""
+        """The label with conditions made unknown, zeros: each where its column of `uniform` `(batch, conditions + 1)` is below `share`, and
+        all where the last one is, because records are mostly asked for without any."""
         if not self.columns:
             return label
+        uniform = ops.minimum(uniform[:, :-1], uniform[:, -1:])
         ends = [self.classes, *(self.classes + end for end in np.cumsum(self.columns))]
         parts = [
             label[:, start:end] * ops.cast(uniform[:, k, None] >= share, label.dtype)

@@ -84,7 +84,7 @@ class Denoiser(Generator):
         hidden = None
         if training:
             hidden = uniform(0, (batch,)) < self.label_drop
-            label = self.condition.without_some(label, uniform(3, (batch, len(self.conditions))), CONDITION_DROP)
+            label = self.condition.without_some(label, uniform(3, (batch, len(self.conditions) + 1)), CONDITION_DROP)
         # one draw in each of `batch` equal parts of [0, 1): every batch sees all noise levels (Kingma et al. 2021, appendix I.1)
         place = (tf.range(batch, dtype=tf.float32) + uniform(1, (batch,))) / tf.cast(batch, tf.float32)
         noise = tf.random.stateless_normal(tf.shape(values), tf.random.experimental.stateless_fold_in(seed, 2))

@@ -110,7 +110,7 @@ def _denoiser(network: str, sizes: dict, steps: int, rate: float, batch_size: in
 
 
 _FEW_DECODINGS = {"guidance": 2.0, "steps": (32, 16)}
-_V = {"schedule": "cosine", "prediction": "v", "noise_levels": 1000}
+_V = {"schedule": "cosine", "schedule_options": {"shift": 0.5}, "prediction": "v", "noise_levels": 1000}
 _FEW_STEPS = {"guidance": 1.5, "sampler": "dpmpp", "steps": 25}
 _NEAR_STEPS_ALIKE = {"last_frequency": 1e-4}
 
@@ -178,7 +178,9 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "small": _denoiser(
             "timediffusion", {"width": 32, "multipliers": (1, 2, 4, 4)}, 600, 1e-3, 32, _FEW_STEPS, patch=2, **_V
         ),
-        "base": _denoiser("timediffusion", {"width": 96, "multipliers": (1, 2, 4, 8)}, 100_000, 4e-4, 64, _FEW_STEPS, **_V),
+        "base": _denoiser(
+            "timediffusion", {"width": 96, "multipliers": (1, 2, 4, 8), "blocks": 4}, 100_000, 4e-4, 64, _FEW_STEPS, **_V
+        ),
         "paper": _denoiser(
             "timediffusion",
             {"width": 64, "multipliers": (1, 2, 4, 8)},

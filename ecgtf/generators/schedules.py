@@ -65,9 +65,19 @@ def linear(steps: int, first: float = 1e-4, last: float = 0.02) -> Schedule:
     return Schedule(np.linspace(first, last, steps))
 
 
-def cosine(steps: int, offset: float = 0.008, most: float = 0.999) -> Schedule:
-    """Betas by which alpha_bar follows a squared cosine (Nichol & Dhariwal 2021, eq. 17), none above `most`."""
+def cosine(steps: int, offset: float = 0.008, most: float = 0.999, shift: float = 1.0) -> Schedule:
+    """Betas by which alpha_bar follows a squared cosine (Nichol & Dhariwal 2021, eq. 17), none above `most`.
+
+    Args:
+        steps: Noise levels.
+        offset: Of the cosine's start.
+        most: Limit of a beta.
+        shift: Factor on the ratio of the signal's to the noise's amplitude at every step; below 1 more steps have much noise, where the
+            coarse structure of long signals is decided (Hoogeboom et al. 2023, eq. 5).
+    """
     course = np.cos(np.pi / 2 * (np.arange(steps + 1) / steps + offset) / (1 + offset)) ** 2
+    course /= course[0]
+    course = shift**2 * course / (shift**2 * course + 1 - course)
     return Schedule(np.minimum(1.0 - course[1:] / course[:-1], most))
 
 

@@ -11,6 +11,7 @@ import keras
 from keras import layers, ops
 
 from ecgtf.generators.step_embedding import StepEmbedding
+from ecgtf.generators.transformer import Block
 
 HEADS, HEAD_SIZE = 4, 32
 
@@ -27,6 +28,8 @@ class UNet(layers.Layer):
         multipliers: Channels of each level, in units of `width`; each level but the last halves the time resolution.
         steps: Number of noise levels.
         conditional: Whether condition vectors are added to the step's.
+        blocks: Transformer blocks with rotary positions in the middle, in place of the published plain attention, which does not know
+            how far apart two beats are (for a transformer in the middle: Hoogeboom et al. 2023).
     """
 
     def __init__(
@@ -37,11 +40,12 @@ class UNet(layers.Layer):
         multipliers: Sequence[int] = (1, 2, 4, 8),
         steps: int = 1000,
         conditional: bool = True,
+        blocks: int = 0,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)  # steps would lose their last digits in half precision
         self.channels, self.width, self.multipliers = channels, width, tuple(multipliers)
-        self.steps, self.conditional = steps, conditional
+        self.steps, self.conditional, self.blocks = steps, conditional, blocks
         self.condition_width = 4 * width if conditional else 0
         self.multiple = 2 ** (len(self.multipliers) - 1)
 
@@ -71,11 +75,11 @@ class UNet(layers.Layer):
             for number, (narrow, wide) in enumerate(pairs)
         ]
         middle = widths[-1]
-        self.middle = [
-            _built(ResBlock(middle, middle, state, **policy)),
-            _built(Attention(middle, linear=False, **policy)),
-            _built(ResBlock(middle, middle, state, **policy)),
+        between = [Transformer(middle, state, **policy) for _ in range(self.blocks)] or [
+            Attention(middle, linear=False, **policy)
         ]
+        blocks = (ResBlock(middle, middle, state, **policy) for _ in range(2))
+        self.middle = [_built(layer) for layer in (next(blocks), *between, next(blocks))]
         self.up = [level(narrow + wide, wide, _convolution(3, wide, narrow, **policy)) for narrow, wide in reversed(pairs)]
         self.final = _built(ResBlock(2 * self.width, self.width, state, **policy))
         self.leave = _convolution(1, self.width, self.channels, dtype="float32")
@@ -96,8 +100,8 @@ class UNet(layers.Layer):
             x = attention(second(x, state))
             seen.append(x)
             x = resample(x)
-        first, attention, second = self.middle
-        x = second(attention(first(x, state)), state)
+        for layer in self.middle:
+            x = layer(x, state)
         for number, (first, second, attention, resample) in enumerate(self.up):
             x = first(ops.concatenate([x, seen.pop()], axis=-1), state)
             x = attention(second(ops.concatenate([x, seen.pop()], axis=-1), state))
@@ -110,7 +114,7 @@ class UNet(layers.Layer):
 
     def get_config(self) -> dict:
         """The arguments of `__init__`."""
-        names = ("channels", "width", "multipliers", "steps", "conditional")
+        names = ("channels", "width", "multipliers", "steps", "conditional", "blocks")
         return super().get_config() | {name: getattr(self, name) for name in names}
 
 
@@ -178,8 +182,8 @@ class Attention(layers.Layer):
             self.out_norm = RMSNorm(self.width, **policy)
         self.built = True
 
-    def call(self, x):
-        """`(batch, time, width)` to the same shape."""
+    def call(self, x, state=None):
+        """`(batch, time, width)` to the same shape; the state is not looked at."""
         parts = ops.reshape(self.project(self.norm(x)), (-1, x.shape[1], 3, HEADS, HEAD_SIZE))
         q, k, v = (parts[:, :, i] for i in range(3))
         if self.linear:
@@ -191,6 +195,26 @@ class Attention(layers.Layer):
             mixed = ops.einsum("bhts,bshd->bthd", weights, v)
         y = self.out(ops.reshape(mixed, (-1, x.shape[1], HEADS * HEAD_SIZE)))
         return x + (self.out_norm(y) if self.linear else y)
+
+
+class Transformer(layers.Layer):
+    """A transformer block that is told the state."""
+
+    def __init__(self, width: int, state: int, **kwargs):
+        super().__init__(**kwargs)
+        self.width, self.state_width = width, state
+
+    def build(self, shape=None):
+        """Creates the layers."""
+        self.told = layers.Dense(self.width, dtype=self.dtype_policy)
+        self.told.build((None, self.state_width))
+        self.block = Block(HEADS, dtype=self.dtype_policy)
+        self.block.build((None, None, self.width))
+        self.built = True
+
+    def call(self, x, state):
+        """`(batch, time, width)` and the state `(batch, state)` to `(batch, time, width)`."""
+        return self.block(x + self.told(ops.silu(state))[:, None])
 
 
 def _convolution(taps: int, width_in: int, width: int, **options) -> layers.Conv1D:

@@ -120,7 +120,7 @@ class TokenPrior(Generator):
         dropped = None
         if training:
             dropped = uniform(0, (batch,)) < self.label_drop
-            label = self.condition.without_some(label, uniform(7, (batch, len(self.conditions))), CONDITION_DROP)
+            label = self.condition.without_some(label, uniform(7, (batch, len(self.conditions) + 1)), CONDITION_DROP)
         condition = self.condition(label, dropped)
         seen, asked = [], []
         for band, tokens in enumerate((low, high)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -23,8 +25,8 @@ class RotaryAttention(layers.Layer):
         self.heads, self.causal = heads, causal
 
     def build(self, input_shape):
-        """Creates the projections and the rotation tables for `(batch, length, width)`."""
-        _, length, width = input_shape
+        """Creates the projections for `(batch, length, width)`; only `step` needs to know the length."""
+        _, self.length, width = input_shape
         if width % (2 * self.heads):
             raise ValueError(f"width {width} must be a multiple of twice the {self.heads} heads")
         self.project = layers.Dense(3 * width, use_bias=False, dtype=self.dtype_policy, name="project")
@@ -32,17 +34,15 @@ class RotaryAttention(layers.Layer):
         self.out = layers.Dense(width, dtype=self.dtype_policy, name="out")
         self.out.build(input_shape)
         self.size = width // self.heads
-        angles = np.arange(length)[:, None] * 1000.0 ** (-np.arange(0, self.size, 2) / self.size)
-        self._cos, self._sin = (np.concatenate([f(angles)] * 2, axis=-1).astype("float32") for f in (np.cos, np.sin))
-        self._later = np.triu(np.full((length, length), -1e9, "float32"), 1)
         self.built = True
 
     def call(self, x):
         """`(batch, length, width)` to the same shape."""
         q, k, v = self._parts(x)
-        scores = ops.matmul(_rotate(q, self._cos, self._sin) * self.size**-0.5, _transpose(_rotate(k, self._cos, self._sin)))
+        cos, sin = _rotations(x.shape[1], self.size)
+        scores = ops.matmul(_rotate(q, cos, sin) * self.size**-0.5, _transpose(_rotate(k, cos, sin)))
         if self.causal:
-            scores = scores + ops.cast(self._later, scores.dtype)
+            scores = scores + ops.cast(_later(x.shape[1]), scores.dtype)
         return self._joined(ops.matmul(ops.softmax(scores, axis=-1), v))
 
     def step(self, x, position, state):
@@ -52,16 +52,16 @@ class RotaryAttention(layers.Layer):
             What `call` gives at that position, and the new state.
         """
         q, k, v = self._parts(x)
-        cos, sin = (ops.convert_to_tensor(table)[position] for table in (self._cos, self._sin))
-        here = ops.equal(ops.arange(self._cos.shape[0]), position)[:, None]
+        cos, sin = (ops.convert_to_tensor(table)[position] for table in _rotations(self.length, self.size))
+        here = ops.equal(ops.arange(self.length), position)[:, None]
         keys, values = ops.where(here, _rotate(k, cos, sin), state[0]), ops.where(here, v, state[1])
         scores = ops.matmul(_rotate(q, cos, sin) * self.size**-0.5, _transpose(keys))
-        scores = scores + ops.cast(ops.convert_to_tensor(self._later)[position], scores.dtype)
+        scores = scores + ops.cast(ops.convert_to_tensor(_later(self.length))[position], scores.dtype)
         return self._joined(ops.matmul(ops.softmax(scores, axis=-1), values)), (keys, values)
 
     def empty_state(self, batch: int):
         """Keys and values before the first step."""
-        shape = (batch, self.heads, self._cos.shape[0], self.size)
+        shape = (batch, self.heads, self.length, self.size)
         return ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)
 
     def _parts(self, x):
@@ -145,6 +145,19 @@ class Block(layers.Layer):
     def get_config(self) -> dict:
         """The arguments of `__init__`."""
         return super().get_config() | {"heads": self.heads, "causal": self.causal, "reach": self.reach}
+
+
+@lru_cache
+def _rotations(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines `(length, size)` by which the pairs of a head are turned at each position."""
+    angles = np.arange(length)[:, None] * 1000.0 ** (-np.arange(0, size, 2) / size)
+    return tuple(np.concatenate([f(angles)] * 2, axis=-1).astype("float32") for f in (np.cos, np.sin))
+
+
+@lru_cache
+def _later(length: int) -> np.ndarray:
+    """`(length, length)`: what keeps a position from those after it."""
+    return np.triu(np.full((length, length), -1e9, "float32"), 1)
 
 
 def _rotate(x, cos, sin):
