@@ -44,6 +44,7 @@ __all__ = [
     "load",
     "load_arrays",
     "load_dataset",
+    "read_ids",
     "read_labels",
     "read_manifest",
     "read_manifests",
@@ -192,12 +193,29 @@ def read_split_codes(folders: Folders, split: str) -> list[tuple[str, ...]]:
     Raises:
         ValueError: as `load_arrays`.
     """
-    codes, skipped = [], left_out(folders)
+    return [codes for _, codes in _names_and_codes(folders, split)]
+
+
+def read_ids(folders: Folders, split: str, task: Task | str | None = None) -> list[str]:
+    """The ids of the records that `load_arrays` gives, in order, without their signals.
+
+    Raises:
+        ValueError: as `load_arrays`.
+    """
+    found = _names_and_codes(folders, split)
+    if task is None or get_task(task).multi_label:
+        return [name for name, _ in found]
+    labels = get_task(task).labels([codes for _, codes in found])
+    return [name for (name, _), label in zip(found, labels, strict=True) if label.any()]
+
+
+def _names_and_codes(folders: Folders, split: str) -> list[tuple[str, tuple[str, ...]]]:
+    found, skipped = [], left_out(folders)
     for folder, manifest in read_manifests(folders):
         for path in shard_paths(folder, manifest, split):
             examples = (read_example(data) for data in read_tfrecord(path))
-            codes += [its for name, its, _ in examples if name not in skipped[folder]]
-    return codes
+            found += [(name, codes) for name, codes, _ in examples if name not in skipped[folder]]
+    return found
 
 
 def read_labels(folders: Folders, split: str, task: Task | str) -> np.ndarray:

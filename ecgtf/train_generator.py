@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from ecgtf.augment import Augmentation, augmented
 from ecgtf.conditions import columns, encode, of_records
-from ecgtf.dataset import Folders, Manifest, combined_manifest, hash_id, load, load_arrays, read_labels
+from ecgtf.dataset import Folders, Manifest, combined_manifest, hash_id, load, load_arrays, read_ids, read_labels
 from ecgtf.ecg import LEADS
 from ecgtf.generators.base import Generator
 from ecgtf.generators.fidelity_enhancer import FidelityEnhancer
@@ -177,23 +177,21 @@ class Training:
     def train_vqvae(self) -> Generator:
         """The tokenizer, the prior and, if it is asked for, the enhancer, but for those that an earlier start of the run finished."""
         first, second, third = self.preset.stages
-        records = load_arrays(self.data, "train")
-        self.run.write_trained_on(map(hash_id, records.ids))
+        self.run.write_trained_on(map(hash_id, read_ids(self.data, "train")))
         if (self.run.folder / "tokenizer.keras").exists():
             tokenizer = self.run.load_model("tokenizer")
         else:
-            tokenizer = self._train_tokenizer(first, records.signals)
-        del records
+            tokenizer = self._train_tokenizer(first)
         if (self.run.folder / "prior.keras").exists():
             prior = self.run.load_model("prior")
         else:
             prior = self._train_prior(second, tokenizer)
         return self._train_enhancer(third, prior) if third.steps else prior
 
-    def _train_tokenizer(self, stage: Stage, signals: np.ndarray) -> TimeVQVAE:
+    def _train_tokenizer(self, stage: Stage) -> TimeVQVAE:
         tokenizer = self._made(stage, 0, lambda: TimeVQVAE(**self._signal(), **stage.options))
-        order = np.random.default_rng(self.seed).permutation(len(signals))
-        tokenizer.start_codebooks(signals[order[:256]])
+        some = load(self.data, "train", None, batch_size=256, shuffle=True, seed=self.seed)
+        tokenizer.start_codebooks(next(iter(some))[0].numpy())
         held_out = load_arrays(self.data, "validation", limit=8).signals
         self._fit(
             tokenizer,
@@ -240,9 +238,7 @@ class Training:
     def train_denoiser(self) -> Generator:
         """The only stage of a diffusion or flow model."""
         (stage,) = self.preset.stages
-        labelled = load_arrays(self.data, "train", self.task)
-        self.run.write_trained_on(map(hash_id, labelled.ids))
-        del labelled
+        self.run.write_trained_on(map(hash_id, read_ids(self.data, "train", self.task)))
         build = OBJECTIVES[self.preset.objective]
         model = self._made(
             stage,

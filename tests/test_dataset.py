@@ -11,6 +11,7 @@ from ecgtf.dataset import (
     hash_id,
     load_arrays,
     load_dataset,
+    read_ids,
     read_labels,
     read_manifest,
     read_manifests,
@@ -36,6 +37,8 @@ def test_arrays_leave_out_what_the_task_cannot_name(make_dataset):
     arrays = load_arrays(folder, "train", partly)
     assert [name.split("/")[-1][:2] for name in arrays.ids] == ["SR", "SB"] * 2
     assert len(load_arrays(folder, "train", partly, limit=3)) == 3
+    for task in (None, partly, "superclass"):
+        assert read_ids(folder, "train", task) == load_arrays(folder, "train", task).ids
     assert load_arrays(folder, "test", partly).labels.shape == (0, 2)
     with pytest.raises(ValueError, match="no split 'training'; expected one of train, validation, test"):
         load_arrays(folder, "training")

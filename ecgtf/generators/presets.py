@@ -110,7 +110,7 @@ def _denoiser(network: str, sizes: dict, steps: int, rate: float, batch_size: in
 
 
 _FEW_DECODINGS = {"guidance": 2.0, "steps": (32, 16)}
-_V = {"schedule": "cosine", "schedule_options": {"shift": 0.5}, "prediction": "v", "noise_levels": 1000}
+_V = {"schedule": "cosine", "schedule_options": {"shift": 0.2}, "prediction": "v", "noise_levels": 1000}
 _FEW_STEPS = {"guidance": 1.5, "sampler": "dpmpp", "steps": 25}
 _NEAR_STEPS_ALIKE = {"last_frequency": 1e-4}
 
