@@ -156,6 +156,45 @@ def test_existing_output_is_not_touched_unasked(chain, monkeypatch):
         assert "--overwrite" in refused(*words), words
 
 
+def test_a_flow_is_trained_told_conditions_drawn_from_and_exported(chain, monkeypatch, tmp_path):
+    monkeypatch.chdir(chain[0])
+    run, drawn, shared = tmp_path / "flow", tmp_path / "drawn", tmp_path / "shared"
+    train = ["train-generator", "timediffusion", "--objective", "flow", "--preset", "tiny", "--steps", "2", "--batch-size", "8"]
+    options = ["--set", "denoiser.patch=8", "--set", "denoiser.times=uniform", "--conditions", "heart_rate", "--judge", "1"]
+    assert call(*train, *options, "--out", run, "--quiet") == (0, "", "")
+    config = json.loads((run / "config.json").read_text())
+    assert (config["objective"], config["conditions"], config["options"]["denoiser"]["patch"]) == ("flow", ["heart_rate"], 8)
+    assert "sample_heart_rate" in (run / "log.csv").read_text()
+    code, out, err = call("export", "--run", run, "--out", shared)
+    assert (code, out.splitlines()[-1]) == (0, f"wrote {shared}; draw from it anywhere with: ecgtf generate --run {shared}"), (
+        err
+    )
+    draw = ["generate", "--run", shared, "--out", drawn, "--per-class", "1"]
+    few = ["--sampler", "euler", "--sampler-steps", "2"]
+    assert call(*draw, *few, "--heart-rate", "90", "--quiet") == (0, "", "")
+    settings = json.loads((drawn / "dataset.json").read_text())["generator"]["settings"]
+    assert {name: settings[name] for name in ("sampler", "steps", "heart_rate")} == {
+        "sampler": "euler",
+        "steps": 2,
+        "heart_rate": 90,
+    }
+    for words, says in (
+        (["--sampler", "ddpm"], "unknown sampler 'ddpm' of flow matching; expected one of euler, heun"),
+        (["--sampler-steps", "2,2"], "expected one number of sampling steps"),
+        (["--age", "50"], "expected conditions among heart_rate, received age"),
+        (["--temperature", "4,0"], "this generator has no sampling option temperature"),
+        (["--pretrained"], "give --run or --pretrained, not both"),
+    ):
+        assert says in refused(*draw[:-4], "--out", tmp_path / "none", *words)
+    for words, says in (
+        (["--set", "patch=8"], "--set takes STAGE.OPTION=VALUE, such as denoiser.patch=1; received 'patch=8'"),
+        (["--set", "denoiser.size=8"], "denoiser has no option 'size'; expected one of times, network"),
+        (["--conditions", "weight"], "unknown condition 'weight'; expected one of age, sex, heart_rate"),
+    ):
+        assert says in refused(*train, *words, "--out", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 def test_several_candidates_are_listed(chain, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):
