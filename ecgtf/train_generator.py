@@ -118,6 +118,10 @@ def train_generator(
     }
     for name in conditions:
         columns(name)
+    if accumulate < 1 or sizes.batch_size % accumulate:
+        raise ValueError(
+            f"expected a batch size that accumulate divides, received {sizes.batch_size} and accumulate={accumulate}"
+        )
     if leads not in ("independent", "all"):
         raise ValueError(f"leads must be 'independent' or 'all', received {leads!r}")
     check_limits(learning_rate, max_minutes)

@@ -310,7 +310,13 @@ def test_bad_sizes_are_refused_before_anything_is_written(tmp_path, small_datase
         train_generator("vqvae", small_dataset, tmp_path / "run", steps=(3, 0))
     with pytest.raises(ValueError, match="unknown generator 'gan'; expected one of vqvae, diffwave, timediffusion"):
         train_generator("gan", small_dataset, tmp_path / "run")
-    for option in ({"precision": "int8"}, {"leads": "some"}, {"learning_rate": -1.0}, {"max_minutes": -3.0}):
-        with pytest.raises(ValueError, match=r"float32|independent|learning rate|max_minutes"):
+    for option in (
+        {"precision": "int8"},
+        {"leads": "some"},
+        {"learning_rate": -1.0},
+        {"max_minutes": -3.0},
+        {"batch_size": 6, "accumulate": 4},
+    ):
+        with pytest.raises(ValueError, match=r"float32|independent|learning rate|max_minutes|that accumulate divides"):
             train_generator("vqvae", small_dataset, tmp_path / "run", **option)
     assert not (tmp_path / "run").exists()
