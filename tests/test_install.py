@@ -36,7 +36,14 @@ def installed(tmp_path_factory) -> Path:
 
 def test_the_wheel_holds_every_package_and_the_page_template(installed):
     library = next(installed.parents[1].glob("lib/python*/site-packages"))
-    for name in ("cli/main.py", "data_prep/prepare.py", "generators/base.py", "report/page.html.j2"):
+    for name in (
+        "cli/main.py",
+        "data_prep/prepare.py",
+        "generators/base.py",
+        "report/page.html.j2",
+        "pretrained/model.keras",
+        "pretrained/MODEL_CARD.md",
+    ):
         assert (library / "ecgtf" / name).is_file(), name
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import ecgtf
-from ecgtf.sharing import MANTISSA_BITS, export, rounded
+from ecgtf.closeness.physiology import measure
+from ecgtf.sharing import MANTISSA_BITS, PRETRAINED, export, rounded
 from ecgtf.train_generator import train_generator
 
 
@@ -51,3 +52,18 @@ def test_rounding_keeps_the_digits_it_promises_and_drops_the_others():
     np.testing.assert_array_equal(rounded(short), short)
     counts = np.arange(3)
     assert rounded(counts) is counts
+
+
+def test_the_generator_of_the_package_draws_the_rhythms_it_names():
+    generator = ecgtf.load_pretrained()
+    assert generator.classes == ("SB", "AFIB", "GSVT", "SR")
+    signals, labels = generator.generate(per_class=8, seed=1)
+    found = measure(signals, generator.model.sampling_rate)
+    rates = {name: np.nanmedian(found.heart_rate[member > 0]) for name, member in zip(generator.classes, labels.T, strict=True)}
+    assert rates["SB"] < 60 < rates["SR"] < 100 < rates["GSVT"]
+    irregular = [np.nanmedian(found.rmssd[labels[:, generator.classes.index(name)] > 0]) for name in ("AFIB", "SR")]
+    assert irregular[0] > 1.5 * irregular[1]
+    assert np.abs(signals).max() < 10.0  # millivolts
+    assert len(generator.run.trained_on()) == 758
+    card = (PRETRAINED / "MODEL_CARD.md").read_text()
+    assert all(word in card for word in ("CC BY 4.0", "Wagner", "near copies", "Limits"))
