@@ -208,8 +208,9 @@ def test_several_candidates_are_listed(chain, monkeypatch, tmp_path):
     [
         (["info"], "ecgtf prepare"),
         (["generate"], "no finished run of train-generator"),
-        (["generate", "--run", "nowhere", "--guidance", "nan"], "guidance weight of 0 or more, received nan"),
-        (["generate", "--run", "nowhere", "--guidance", "inf"], "guidance weight of 0 or more, received inf"),
+        (["generate", "--run", "nowhere"], "nowhere is not a run folder"),
+        (["generate", "--pretrained", "--guidance", "nan"], "guidance weight of 0 or more, received nan"),
+        (["generate", "--pretrained", "--guidance", "inf"], "guidance weight of 0 or more, received inf"),
         (["finetune", "--data", "nowhere"], "ecgtf generate"),
         (["finetune", "--data", "nowhere", "--scratch"], "nowhere"),
         (["prepare", "wfdb", "nowhere"], "nowhere"),

@@ -126,7 +126,7 @@ def test_bad_requests_are_refused_in_one_line(run, small_dataset, tmp_path):
             generate(run, tmp_path / "set", **options)
     with pytest.raises(ValueError, match="not a run folder"):
         generate(small_dataset, tmp_path / "set")
-    unfinished = Run.open(tmp_path / "unfinished", {"command": "train-generator"})
+    unfinished = Run.open(tmp_path / "unfinished", Run.load(run).config | {"finished": False})
     with pytest.raises(ValueError, match="go on with --resume"):
         generate(unfinished.folder, tmp_path / "set")
     assert not (tmp_path / "set").exists()
