@@ -7,6 +7,7 @@ on all leads of a record alike, so that the relations between the limb leads sta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -47,7 +48,7 @@ class Augmentation:
     gain: float = 0.0
     """SD of the logarithm of a record's gain; see `random_gain`."""
     shift_seconds: float = 0.0
-    """The furthest shift in time, at least a sample; see `random_shift`."""
+    """The furthest shift in time, from a sample to a quarter of the record; see `random_shift`."""
     axis: float = 0.0
     """SD of the turns of the heart's axis in degrees; see `random_axis`."""
     wander: float = 0.0
@@ -95,12 +96,46 @@ def random_gain(signal, seed, sd: float = 0.2):
     return signal * tf.cast(factor, signal.dtype)
 
 
-def random_shift(signal, seed, most: int):
-    """Moves each record in time by up to `most` samples either way; what leaves at one end comes in at the other."""
-    batch, time = tf.shape(signal)[0], tf.shape(signal)[1]
-    shift = tf.random.stateless_uniform((batch, 1), seed, -most, most + 1, tf.int32)
-    index = tf.math.floormod(tf.range(time)[None] + shift, time)
-    return tf.gather(signal, index, axis=1, batch_dims=1)
+def random_shift(signal, seed, rate: float, seconds: float):
+    """Moves each record in time by up to `seconds`, at most a quarter of it, either way, and lets it go on where it ends.
+
+    A record goes on as it did after the earlier place that is most like its end (before its start: the same, in reverse), so that
+    beats follow each other there as they do elsewhere. Joining the two ends instead would put a beat at a random distance from the
+    one before into every record, and a generator learns that irregular beat.
+    """
+    batch, time = tf.shape(signal)[0], signal.shape[1]
+    most = min(math.ceil(seconds * rate - 1e-6), time // 4)
+    draws = _split(seed, 2)
+    shift = tf.random.stateless_uniform((batch,), draws[0], 0, most + 1, tf.int32)
+    reverse = (tf.random.stateless_uniform((batch, 1, 1), draws[1]) < 0.5) & (shift > 0)[:, None, None]
+    signal = tf.where(reverse, signal[:, ::-1], signal)
+    lag = _lag_of_end(tf.cast(signal, tf.float32), shift, rate)
+    index = tf.range(time)[None] + shift[:, None]
+    beyond = tf.maximum(index - time + 1, 0)
+    moved = tf.gather(signal, tf.where(beyond > 0, index - lag[:, None], index), batch_dims=1)
+    # what is left of a step where the baselines differ fades within a fifth of a second
+    step = signal[:, -1:] - tf.gather(signal, time - 1 - lag, batch_dims=1)[:, None]
+    fade = tf.where(beyond > 0, tf.exp(-5 / rate * tf.cast(beyond, tf.float32)), 0.0)[..., None]
+    moved += step * tf.cast(fade, signal.dtype)
+    return tf.where(reverse, moved[:, ::-1], moved)
+
+
+def _lag_of_end(signal, shift, rate: float):
+    """`(batch,)` samples between each record's end and the earlier end of as long a stretch that is most like it.
+
+    The stretch, of two seconds, holds a beat at 30 beats/min; likeness is the squared difference over all leads. The lag is at least
+    the shift, which many samples are to follow, and 0.3 s: a smooth signal is like itself a moment ago.
+    """
+    time = signal.shape[1]
+    stretch = min(round(2 * rate), time // 2)
+    leads_first = tf.transpose(signal, (0, 2, 1))
+    end = tf.signal.rfft(leads_first[..., -stretch:], [2 * time])
+    products = tf.signal.irfft(tf.reduce_sum(tf.signal.rfft(leads_first, [2 * time]) * tf.math.conj(end), axis=1), [2 * time])
+    power = tf.cumsum(tf.pad(tf.reduce_sum(signal**2, axis=-1), [[0, 0], [1, 0]]), axis=1)
+    difference = power[:, stretch:] - power[:, :-stretch] - 2 * products[:, : time - stretch + 1]
+    lag = time - stretch - tf.range(time - stretch + 1)
+    least = tf.maximum(shift, min(round(0.3 * rate), time // 4))
+    return tf.gather(lag, tf.argmin(tf.where(lag[None] >= least[:, None], difference, np.inf), axis=1))
 
 
 def random_axis(signal, seed, leads: Sequence[str], degrees: float):
@@ -233,7 +268,6 @@ def augmented(
         ValueError: if the leads are not those of the signal, or not the 12 standard ones for `axis`.
     """
     how = augmentation
-    most = max(1, int(how.shift_seconds * rate + 1e-6))  # samples
 
     @tf.autograph.experimental.do_not_convert  # errors stay as they are raised
     def apply(number, batch):
@@ -243,7 +277,7 @@ def augmented(
         if how.gain:
             signal = random_gain(signal, seeds[0], how.gain)
         if how.shift_seconds:
-            signal = random_shift(signal, seeds[1], most)
+            signal = random_shift(signal, seeds[1], rate, how.shift_seconds)
         if how.axis:
             signal = random_axis(signal, seeds[2], leads, how.axis)
         if how.mixup:

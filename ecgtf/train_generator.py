@@ -26,6 +26,9 @@ from ecgtf.run_folder import Run
 from ecgtf.tasks import Task, check_classes, get_task
 from ecgtf.training import check_limits, fit, is_chief, make_optimizer, make_strategy, set_precision
 
+SHIFT_SECONDS = 2.5
+"""Training records are moved in time by up to this: a beat may then stand anywhere."""
+
 SHOWN_LEADS = ("I", "II", "V1", "V5")
 
 
@@ -200,7 +203,7 @@ class Training:
         self._fit(
             tokenizer,
             stage,
-            self._stream(None, self.seed, shift_seconds=self.manifest.seconds / 2),
+            self._stream(None, self.seed),
             validation=self._validation(None),
             pictures=lambda model: reconstruction_pictures(model, held_out),
             share=0.4,
@@ -217,7 +220,7 @@ class Training:
         self._fit(
             prior,
             stage,
-            self._stream(self.task, self.seed + 1, shift_seconds=0.1),
+            self._stream(self.task, self.seed + 1),
             validation=self._validation(self.task),
             monitor="val_loss",
             **self._shown(prior, stage),
@@ -232,7 +235,7 @@ class Training:
         self._fit(
             enhancer,
             stage,
-            self._stream(None, self.seed + 2, shift_seconds=self.manifest.seconds / 2),
+            self._stream(None, self.seed + 2),
             validation=self._validation(None),
             monitor="val_loss",
             **self._shown(enhancer, stage),
@@ -252,7 +255,7 @@ class Training:
         self._fit(
             model,
             stage,
-            self._stream(self.task, self.seed, shift_seconds=self.manifest.seconds / 2),
+            self._stream(self.task, self.seed),
             validation=self._validation(self.task),
             monitor="val_loss",
             **self._shown(model, stage),
@@ -301,11 +304,11 @@ class Training:
         """The arguments by which a generator knows what a label is."""
         return {"classes": self.task.classes, "task": self.task.name, "conditions": self.conditions}
 
-    def _stream(self, task: Task | None, seed: int, shift_seconds: float) -> Callable[[int], tf.data.Dataset]:
+    def _stream(self, task: Task | None, seed: int) -> Callable[[int], tf.data.Dataset]:
         """Batches of the training split from a step on, randomly shifted, scaled and turned."""
         manifest = self.manifest
         axis = 12.0 if manifest.leads == LEADS else 0.0  # degrees by which the heart's axis is turned at random
-        change = Augmentation(gain=0.2, shift_seconds=shift_seconds, axis=axis)
+        change = Augmentation(gain=0.2, shift_seconds=SHIFT_SECONDS, axis=axis)
         more = self._columns("train", task)
 
         def stream(step: int) -> tf.data.Dataset:

@@ -17,13 +17,14 @@ from ecgtf.augment import (
 from ecgtf.ecg import DOWER, INDEPENDENT_LEADS, LEADS, lead_matrix
 
 SEED = tf.constant([0, 1])
+RATE = 100.0
 SIGNAL = tf.constant(np.random.default_rng(0).normal(size=(16, 50, 8)) @ lead_matrix(INDEPENDENT_LEADS, LEADS), tf.float32)
 LABEL = tf.one_hot(np.arange(16) % 3, 3)
 EVERYTHING = Augmentation(gain=0.2, shift_seconds=0.1, axis=10, wander=0.1, noise=0.02, lead_dropout=0.1, mixup=0.4)
 
 SIGNAL_AUGMENTATIONS = {  # by name: the function of (signal, seed, strength), and a strength
     "gain": (random_gain, 0.2),
-    "shift": (random_shift, 5),
+    "shift": (lambda signal, seed, seconds: random_shift(signal, seed, RATE, seconds), 0.1),
     "axis": (lambda signal, seed, degrees: random_axis(signal, seed, LEADS, degrees), 10.0),
     "wander": (lambda signal, seed, mv: random_wander(signal, seed, 100.0, LEADS, mv), 0.1),
     "noise": (lambda signal, seed, mv: random_noise(signal, seed, LEADS, mv), 0.02),
@@ -75,13 +76,32 @@ def test_limb_leads_stay_what_einthoven_and_goldberger_make_them(name):
     assert broken_limb_relations(augment(SIGNAL, SEED, strength)) < 1e-5
 
 
-def test_a_shift_moves_all_leads_alike_and_loses_nothing():
-    moved = random_shift(SIGNAL, tf.constant([0, 1]), 20).numpy()
-    shifts = []
+def test_a_shift_moves_all_leads_alike_and_keeps_what_stays_in_sight():
+    moved = random_shift(SIGNAL, tf.constant([0, 1]), RATE, 0.1).numpy()
+    most, shifts = 10, []
     for record, original in zip(moved, SIGNAL.numpy(), strict=True):
-        (shift,) = [k for k in range(-20, 21) if np.array_equal(np.roll(original, -k, axis=0), record)]
+        inner = record[most:-most]
+        (shift,) = [k for k in range(-most, most + 1) if np.array_equal(original[most + k : len(original) - most + k], inner)]
         shifts.append(shift)
     assert len(set(shifts)) > 5
+
+
+@pytest.mark.parametrize("seconds", [0.1, 1.0, 2.5])
+def test_a_periodic_record_goes_on_where_it_ends(seconds):
+    phase, rate = np.random.default_rng(0).uniform(0, 90, (16, 1)), 100.0
+    time = np.arange(1000) + phase
+    beats = np.exp(-(((time % 90 - 45) / 3) ** 2)) - 0.3 * np.exp(-(((time % 90 - 60) / 6) ** 2))
+    signal = tf.constant(beats[..., None] * np.linspace(-1, 2, 12), tf.float32)
+    moved = random_shift(signal, SEED, rate, seconds).numpy()
+    np.testing.assert_allclose(moved[:, 90:], moved[:, :-90], atol=0.01)
+    assert (np.abs(moved - signal).max(axis=(1, 2)) > 0.1).sum() > 8
+
+
+def test_a_record_whose_baseline_drifts_goes_on_without_a_step():
+    time = np.arange(1000) + np.arange(16)[:, None]
+    signal = tf.constant((np.sin(time / 10) + time / 200)[..., None], tf.float32)
+    moved = random_shift(signal, SEED, 100.0, 2.5).numpy()
+    assert np.abs(np.diff(moved, axis=1)).max() < 1.5 * np.abs(np.diff(signal, axis=1)).max()
 
 
 def test_a_gain_is_one_factor_a_record_with_the_spread_asked_for():
@@ -263,7 +283,7 @@ def test_an_augmentation_added_leaves_the_draws_of_the_others_alone():
     def first(augmentation: Augmentation) -> tuple:
         return next(iter(augmented(stream(), 7, 5, augmentation, rate=100.0)))
 
-    expected = random_axis(random_shift(random_gain(SIGNAL, seed(0), 0.2), seed(1), 10), seed(2), LEADS, 10.0)
+    expected = random_axis(random_shift(random_gain(SIGNAL, seed(0), 0.2), seed(1), RATE, 0.1), seed(2), LEADS, 10.0)
     np.testing.assert_allclose(first(Augmentation(gain=0.2, shift_seconds=0.1, axis=10.0))[0], expected, atol=1e-5)
     expected, label = mixup(expected, LABEL, seed(6), 0.4)
     expected = random_wander(expected, seed(3), 100.0, LEADS, 0.1)
