@@ -86,6 +86,7 @@ def test_any_length_goes_through_and_does_not_depend_on_what_follows(length):
     x, condition = rng.normal(size=(2, length, 8)).astype("float32"), rng.normal(size=(2, 128)).astype("float32")
     for network in (
         DiffWave(8, width=16, depth=4, cycle=4),
+        DiffWave(8, width=16, depth=4, cycle=4, blocks=2),
         UNet(8, width=32, multipliers=(1, 2, 4)),
         UNet(8, width=32, multipliers=(1, 2), blocks=2),
     ):
@@ -103,7 +104,7 @@ def test_a_saved_network_is_the_same(tmp_path):
     rng = np.random.default_rng(0)
     x, step, condition = rng.normal(size=(2, 40, 8)).astype("float32"), np.array([1.0, 2.0]), rng.normal(size=(2, 64))
     for network in (
-        DiffWave(8, width=16, depth=3, cycle=2, steps=7, condition_width=64, last_frequency=1e-4),
+        DiffWave(8, width=16, depth=3, cycle=2, steps=7, condition_width=64, last_frequency=1e-4, blocks=1),
         UNet(8, width=16, multipliers=(1, 3), steps=7),
     ):
         network.build()

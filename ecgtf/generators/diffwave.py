@@ -9,7 +9,9 @@ import keras
 from keras import layers, ops
 
 from ecgtf.generators.step_embedding import StepEmbedding
+from ecgtf.generators.transformer import ToldBlock
 
+HEADS = 4
 STEP_SIZE, STEP_WIDTH = 128, 512
 """Length of the step's sinusoids, and channels of the two layers behind them."""
 
@@ -27,6 +29,8 @@ class DiffWave(layers.Layer):
         condition_width: Length of a condition vector; 0 for none.
         last_frequency: Of the step embedding. The published 10 000 tells whole steps apart like names; 1 / 10 000 makes near steps
             alike.
+        blocks: Transformer blocks with rotary positions, spread evenly among the residual blocks; the published network has none, and
+            a beat knows of others through many convolutions only.
     """
 
     def __init__(
@@ -39,11 +43,14 @@ class DiffWave(layers.Layer):
         steps: int = 50,
         condition_width: int = 128,
         last_frequency: float = 1e4,
+        blocks: int = 0,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)  # steps would lose their last digits in half precision
+        if not 0 <= blocks <= depth:
+            raise ValueError(f"expected at most one transformer block a residual block, {depth}, received blocks={blocks}")
         self.channels, self.width, self.depth, self.cycle = channels, width, depth, cycle
-        self.steps, self.condition_width, self.last_frequency = steps, condition_width, last_frequency
+        self.steps, self.condition_width, self.last_frequency, self.blocks = steps, condition_width, last_frequency, blocks
 
     multiple = 1
     """Signals of any length are taken."""
@@ -58,11 +65,11 @@ class DiffWave(layers.Layer):
         self.step_layers = [
             _built(layers.Dense(STEP_WIDTH, activation="silu", **policy), size) for size in (STEP_SIZE, STEP_WIDTH)
         ]
-        self.blocks = []
-        for number in range(self.depth):
-            block = GatedBlock(self.width, 2 ** (number % self.cycle), self.condition_width, **policy)
+        dilations = [2 ** (number % self.cycle) for number in range(self.depth)]
+        self.gated = [GatedBlock(self.width, dilation, self.condition_width, **policy) for dilation in dilations]
+        self.attending = [ToldBlock(HEADS, STEP_WIDTH, self.width, **policy) for _ in range(self.blocks)]
+        for block in (*self.gated, *self.attending):
             block.build()
-            self.blocks.append(block)
         self.skip = _built(
             layers.Conv1D(self.width, 1, activation="relu", kernel_initializer="he_normal", **policy), self.width
         )
@@ -76,9 +83,13 @@ class DiffWave(layers.Layer):
         for layer in self.step_layers:
             state = layer(state)
         skips = 0.0
-        for block in self.blocks:
+        places = [(number + 1) * self.depth // self.blocks - 1 for number in range(self.blocks)]
+        attending = dict(zip(places, self.attending, strict=True))
+        for number, block in enumerate(self.gated):
             x, skip = block(x, state, condition)
             skips = skips + skip
+            if number in attending:
+                x = attending[number](x, state)
         return self.leave(self.skip(skips / math.sqrt(self.depth)))
 
     def compute_output_shape(self, shape, *_):
@@ -87,7 +98,7 @@ class DiffWave(layers.Layer):
 
     def get_config(self) -> dict:
         """The arguments of `__init__`."""
-        names = ("channels", "width", "depth", "cycle", "steps", "condition_width", "last_frequency")
+        names = ("channels", "width", "depth", "cycle", "steps", "condition_width", "last_frequency", "blocks")
         return super().get_config() | {name: getattr(self, name) for name in names}
 
 

@@ -11,7 +11,7 @@ import keras
 from keras import layers, ops
 
 from ecgtf.generators.step_embedding import StepEmbedding
-from ecgtf.generators.transformer import Block
+from ecgtf.generators.transformer import ToldBlock
 
 HEADS, HEAD_SIZE = 4, 32
 
@@ -75,7 +75,7 @@ class UNet(layers.Layer):
             for number, (narrow, wide) in enumerate(pairs)
         ]
         middle = widths[-1]
-        between = [Transformer(middle, state, **policy) for _ in range(self.blocks)] or [
+        between = [ToldBlock(HEADS, state, middle, **policy) for _ in range(self.blocks)] or [
             Attention(middle, linear=False, **policy)
         ]
         blocks = (ResBlock(middle, middle, state, **policy) for _ in range(2))
@@ -195,26 +195,6 @@ class Attention(layers.Layer):
             mixed = ops.einsum("bhts,bshd->bthd", weights, v)
         y = self.out(ops.reshape(mixed, (-1, x.shape[1], HEADS * HEAD_SIZE)))
         return x + (self.out_norm(y) if self.linear else y)
-
-
-class Transformer(layers.Layer):
-    """A transformer block that is told the state."""
-
-    def __init__(self, width: int, state: int, **kwargs):
-        super().__init__(**kwargs)
-        self.width, self.state_width = width, state
-
-    def build(self, shape=None):
-        """Creates the layers."""
-        self.told = layers.Dense(self.width, dtype=self.dtype_policy)
-        self.told.build((None, self.state_width))
-        self.block = Block(HEADS, dtype=self.dtype_policy)
-        self.block.build((None, None, self.width))
-        self.built = True
-
-    def call(self, x, state):
-        """`(batch, time, width)` and the state `(batch, state)` to `(batch, time, width)`."""
-        return self.block(x + self.told(ops.silu(state))[:, None])
 
 
 def _convolution(taps: int, width_in: int, width: int, **options) -> layers.Conv1D:

@@ -147,6 +147,32 @@ class Block(layers.Layer):
         return super().get_config() | {"heads": self.heads, "causal": self.causal, "reach": self.reach}
 
 
+class ToldBlock(layers.Layer):
+    """A block that is told a state, such as the step and class of a diffusion, by a vector added to every token.
+
+    Args:
+        heads: Attention heads.
+        state: Length of a state.
+        width: Of the tokens.
+    """
+
+    def __init__(self, heads: int, state: int, width: int, **kwargs):
+        super().__init__(**kwargs)
+        self.heads, self.state_width, self.width = heads, state, width
+
+    def build(self, input_shape=None):
+        """Creates the parts; the length of a row need not be known."""
+        self.told = layers.Dense(self.width, dtype=self.dtype_policy)
+        self.told.build((None, self.state_width))
+        self.block = Block(self.heads, dtype=self.dtype_policy)
+        self.block.build((None, None, self.width))
+        self.built = True
+
+    def call(self, x, state):
+        """`(batch, length, width)` and the state `(batch, state)` to `(batch, length, width)`."""
+        return self.block(x + self.told(ops.silu(state))[:, None])
+
+
 @lru_cache
 def _rotations(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Cosines and sines `(length, size)` by which the pairs of a head are turned at each position."""
