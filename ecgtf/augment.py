@@ -113,9 +113,9 @@ def random_shift(signal, seed, rate: float, seconds: float):
     index = tf.range(time)[None] + shift[:, None]
     beyond = tf.maximum(index - time + 1, 0)
     moved = tf.gather(signal, tf.where(beyond > 0, index - lag[:, None], index), batch_dims=1)
-    # what is left of a step where the baselines differ fades within a fifth of a second
+    # what is left of a step where the baselines differ fades with a time constant of a second
     step = signal[:, -1:] - tf.gather(signal, time - 1 - lag, batch_dims=1)[:, None]
-    fade = tf.where(beyond > 0, tf.exp(-5 / rate * tf.cast(beyond, tf.float32)), 0.0)[..., None]
+    fade = tf.where(beyond > 0, tf.exp(-1 / rate * tf.cast(beyond, tf.float32)), 0.0)[..., None]
     moved += step * tf.cast(fade, signal.dtype)
     return tf.where(reverse, moved[:, ::-1], moved)
 
@@ -123,10 +123,12 @@ def random_shift(signal, seed, rate: float, seconds: float):
 def _lag_of_end(signal, shift, rate: float):
     """`(batch,)` samples between each record's end and the earlier end of as long a stretch that is most like it.
 
-    The stretch, of two seconds, holds a beat at 30 beats/min; likeness is the squared difference over all leads. The lag is at least
-    the shift, which many samples are to follow, and 0.3 s: a smooth signal is like itself a moment ago.
+    The stretch, of two seconds, holds a beat at 30 beats/min; likeness is the squared difference of slopes over all leads, which a
+    drifting baseline hardly changes. The lag is at least the shift, which many samples are to follow, and 0.3 s: a smooth signal is like
+    itself a moment ago.
     """
-    time = signal.shape[1]
+    time, reach = signal.shape[1], max(1, round(0.04 * rate))
+    signal = tf.pad(signal[:, reach:] - signal[:, :-reach], [[0, 0], [reach, 0], [0, 0]])
     stretch = min(round(2 * rate), time // 2)
     leads_first = tf.transpose(signal, (0, 2, 1))
     end = tf.signal.rfft(leads_first[..., -stretch:], [2 * time])
