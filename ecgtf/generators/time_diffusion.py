@@ -82,7 +82,7 @@ class UNet(layers.Layer):
         self.middle = [_built(layer) for layer in (next(blocks), *between, next(blocks))]
         self.up = [level(narrow + wide, wide, _convolution(3, wide, narrow, **policy)) for narrow, wide in reversed(pairs)]
         self.final = _built(ResBlock(2 * self.width, self.width, state, **policy))
-        self.leave = _convolution(1, self.width, self.channels, dtype="float32")
+        self.leave = _convolution(1, self.width, self.channels, kernel_initializer="zeros", dtype="float32")
         self.built = True
 
     def call(self, x, step, condition=None):
