@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecgtf.generators.schedules import Schedule, aligned_steps, cosine, linear, spaced_steps, zero_terminal_snr
+from ecgtf.generators.schedules import Schedule, aligned_steps, cosine, linear, log_linear, spaced_steps, zero_terminal_snr
 
 FIXTURE = json.loads((Path(__file__).parent / "fixtures" / "schedules.json").read_text())
 SCHEDULES = {
@@ -64,6 +64,11 @@ def test_a_shift_divides_the_amplitude_of_the_signal_by_the_same_at_every_step()
     np.testing.assert_allclose(
         ratio[:-1], 2 * np.log(0.25), atol=1e-3
     )  # but for the first step, from the offset, and the limited last
+
+
+def test_the_log_linear_schedule_is_a_straight_line_of_log_snr():
+    np.testing.assert_allclose(log_linear(15).log_snr, np.arange(6.0, -9.0, -1.0), atol=1e-9)
+    np.testing.assert_allclose(log_linear(1000, first=3.0, last=-5.0).log_snr[[0, -1]], [3.0, -5.0], atol=1e-9)
 
 
 def test_noise_grows_from_step_to_step():

@@ -81,6 +81,16 @@ def cosine(steps: int, offset: float = 0.008, most: float = 0.999, shift: float 
     return Schedule(np.minimum(1.0 - course[1:] / course[:-1], most))
 
 
+def log_linear(steps: int, first: float = 6.0, last: float = -8.0) -> Schedule:
+    """Betas by which the log of the signal-to-noise ratio falls at equal distances (the fixed schedule of Kingma et al. 2021).
+
+    All scales get equal shares of the steps: in a 12-lead ECG the rhythm is decided from -6 to -3, and P waves stand out of what noise is
+    left from 0 to 5, beyond most schedules.
+    """
+    alpha_bar = 1.0 / (1.0 + np.exp(-np.linspace(first, last, steps)))
+    return Schedule(1.0 - alpha_bar / np.concatenate([[1.0], alpha_bar[:-1]]))
+
+
 def zero_terminal_snr(schedule: Schedule) -> Schedule:
     """The schedule with sqrt(alpha_bar) shifted and scaled so that no signal is left at the last step (Lin et al. 2024, algorithm 1).
 
@@ -95,6 +105,7 @@ def zero_terminal_snr(schedule: Schedule) -> Schedule:
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "linear": linear,
     "cosine": cosine,
+    "log_linear": log_linear,
     "zero_terminal_snr": lambda *arguments, **options: zero_terminal_snr(linear(*arguments, **options)),
 }
 """Schedules by name, as functions of the number of steps and their own options."""
