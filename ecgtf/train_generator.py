@@ -129,6 +129,7 @@ def train_generator(
         raise ValueError(f"leads must be 'independent' or 'all', received {leads!r}")
     check_limits(learning_rate, max_minutes)
     set_precision(precision)
+    strategy = make_strategy(devices, sizes.batch_size)
     run = Run.open(out, config, resume=resume, overwrite=overwrite, writes=is_chief())
     if run.finished:
         return run
@@ -136,7 +137,7 @@ def train_generator(
     started = time.monotonic()
     training = Training(
         run=run,
-        strategy=make_strategy(devices),
+        strategy=strategy,
         data=data,
         task=task,
         manifest=manifest,

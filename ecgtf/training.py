@@ -23,7 +23,7 @@ class WorkerLost(RuntimeError):
     """Another worker of the training ended or cannot be reached."""
 
 
-def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
+def make_strategy(devices: int | None = None, batch_size: int | None = None) -> tf.distribute.Strategy:
     """The strategy for `devices` GPUs (all by default), or for that many logical CPU devices where there is no GPU.
 
     Where the environment variable TF_CONFIG names a cluster of several workers, for all of them: the same command is started once
@@ -32,12 +32,19 @@ def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
     records over all workers. The strategy must be made before any operation of TensorFlow in the process.
 
     Raises:
-        ValueError: if there are fewer GPUs than asked for, several CPU devices are asked for in a cluster, or TF_CONFIG is not
-            such a description.
+        ValueError: if there are fewer GPUs than asked for, several CPU devices are asked for in a cluster, TF_CONFIG is not
+            such a description, or a batch of `batch_size` has no record for some of the devices.
         RuntimeError: if TensorFlow was used before, in a cluster.
     """
-    if _workers() > 1:
-        return _multi_worker_strategy(devices)
+    strategy = _multi_worker_strategy(devices) if _workers() > 1 else _one_worker_strategy(devices)
+    if batch_size is not None and batch_size < strategy.num_replicas_in_sync:
+        raise ValueError(
+            f"expected a batch size of at least {strategy.num_replicas_in_sync}, a record for each device, received {batch_size}"
+        )
+    return strategy
+
+
+def _one_worker_strategy(devices: int | None) -> tf.distribute.Strategy:
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         if devices and devices > len(gpus):

@@ -156,6 +156,13 @@ def seeds():
     return Generator(["I"], 8, 1.0, [1.0], model_leads="all").step_seed(tf.constant(7))
 first, second = strategy.experimental_local_results(strategy.run(seeds))
 assert (first.numpy() != second.numpy()).any()
+
+try:
+    make_strategy(2, batch_size=1)
+except ValueError as error:
+    assert "expected a batch size of at least 2, a record for each device, received 1" in str(error)
+else:
+    raise AssertionError("a batch that leaves a device without records")
 """
 
 

@@ -140,7 +140,7 @@ def train_classifier(
 
     check_training(steps, settings["batch_size"], balance, class_weights, balance_sources)
     set_precision(precision)
-    strategy = make_strategy(devices)
+    strategy = make_strategy(devices, settings["batch_size"])
 
     run = Run.open(out, config, resume=resume, overwrite=overwrite)
     if run.finished:

@@ -153,7 +153,7 @@ def finetune(
 
     check_training(min(steps, pretrain_steps), batch_size, balance, balance_sources=balance_sources)
     set_precision(precision)
-    strategy = make_strategy(devices)
+    strategy = make_strategy(devices, batch_size)
 
     run = Run.open(out, config, resume=resume, overwrite=overwrite)
     if run.finished:
