@@ -138,6 +138,12 @@ def generate(
         typer.Option(help="Evaluations of a diffusion or flow model, such as 25; steps of low and high tokens, such as 32,16."),
     ] = None,
     eta: Annotated[float | None, typer.Option(help="Noise of the sampler ddim, from 0 (none) to 1 (as ddpm).")] = None,
+    parts: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Parts of a record drawn one after another, by a diffusion or flow model trained with a prefix."
+        ),
+    ] = None,
     temperature: Annotated[
         str | None,
         typer.Option(help="Decoding temperatures of low and high tokens, such as 4,0. Low ones drawn in time have none."),
@@ -173,6 +179,7 @@ def generate(
         sampler=sampler,
         sampler_steps=steps[0] if steps and len(steps) == 1 else steps,
         eta=eta,
+        parts=parts,
         temperature=numbers(temperature, float, "--temperature"),
         sharpness=sharpness,
         format=format,

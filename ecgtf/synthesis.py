@@ -160,6 +160,7 @@ def generate(
     sampler: str | None = None,
     sampler_steps: int | Sequence[int] | None = None,
     eta: float | None = None,
+    parts: int | None = None,
     temperature: tuple[float, float] | None = None,
     sharpness: float | None = None,
     format: str = "tfrecord",
@@ -179,10 +180,11 @@ def generate(
         age: Years, the same for all records, where the generator knows this condition; so for the next two.
         sex: `male` or `female`.
         heart_rate: Beats/min.
-        guidance: Weight of classifier-free guidance; by default what the run recommends, as for the next five.
+        guidance: Weight of classifier-free guidance; by default what the run recommends, as for the next six.
         sampler: Of diffusion (`ddpm`, `ddim`, `dpmpp`, `fast`) and flow models (`euler`, `heun`).
         sampler_steps: Evaluations of a diffusion or flow model; decoding steps of the low and high tokens of Time-VQVAE.
         eta: Noise of the sampler `ddim`, from 0 to 1.
+        parts: Of a diffusion or flow model that was trained with a prefix: parts of a record that are drawn one after another.
         temperature: Decoding temperatures of the low and high tokens of Time-VQVAE.
         sharpness: Factor on its logits.
         format: `tfrecord` (a data set), `wfdb` or `npz`.
@@ -204,7 +206,13 @@ def generate(
     else:
         labels = class_labels(len(generator.classes), 100 if per_class is None else per_class)
     options = generator.sampling(
-        guidance=guidance, sampler=sampler, steps=sampler_steps, eta=eta, temperature=temperature, sharpness=sharpness
+        guidance=guidance,
+        sampler=sampler,
+        steps=sampler_steps,
+        eta=eta,
+        parts=parts,
+        temperature=temperature,
+        sharpness=sharpness,
     )
     told = {"age": age, "sex": sex, "heart_rate": heart_rate}
     told = {name: [value] * len(labels) for name, value in told.items() if value is not None}

@@ -38,7 +38,7 @@ def one_step(generator: Generator, signal: np.ndarray, label: np.ndarray) -> dic
     [
         (Diffusion, "diffwave", 1000, LEADS, {}),
         (FlowMatching, "diffwave", 97, INDEPENDENT_LEADS, {"patch": 4}),
-        (FlowMatching, "timediffusion", 1000, LEADS, {"patch": 2}),
+        (FlowMatching, "timediffusion", 1000, LEADS, {"patch": 2, "prefix": 0.5}),
         (Diffusion, "timediffusion", 97, LEADS, {"model_leads": "all"}),
         (Diffusion, "timediffusion", 5000, INDEPENDENT_LEADS, {"patch": 8}),
     ],
@@ -102,7 +102,7 @@ def test_guidance_of_one_is_the_conditional_model(build):
 def test_a_sampling_run_looks_at_the_network_once_a_step_and_at_both_labels_in_one_call():
     generator, calls = model(), []
     predict = generator.predict_with_network
-    generator.predict_with_network = lambda x, step, condition: calls.append(x.shape) or predict(x, step, condition)
+    generator.predict_with_network = lambda x, *others: calls.append(x.shape) or predict(x, *others)
     draw = tf.function(lambda label, seed: generator.sample(label, seed, guidance=2.0, steps=20))
     for seed in ([1, 0], [1, 1]):
         draw(tf.eye(3), tf.constant(seed))
@@ -128,7 +128,7 @@ def test_a_perfect_network_has_no_loss():
         values, noise = (tf.random.stateless_normal((5, 90, 8), [0, k]) for k in (1, 2))
         place = tf.constant([0.0, 0.2, 0.4, 0.6, 0.8])
 
-        def perfect(x, step, condition, generator=generator, values=values, noise=noise, place=place):
+        def perfect(x, step, *_, generator=generator, values=values, noise=noise, place=place):
             if isinstance(generator, FlowMatching):
                 return noise - values
             share = tf.gather(tf.constant(generator.schedule.alpha_bar, tf.float32), tf.cast(step, tf.int32))[:, None, None]
@@ -139,6 +139,46 @@ def test_a_perfect_network_has_no_loss():
         generator.predict_with_network = perfect
         losses, _ = generator.losses(values, noise, place, None)
         np.testing.assert_allclose(losses, 0.0, atol=1e-9)
+
+
+@pytest.mark.parametrize("build", [Diffusion, FlowMatching])
+def test_what_is_known_has_no_noise_and_no_loss(build):
+    generator = waken(model(build, prefix=0.5))
+    values, noise, other = (tf.random.stateless_normal((2, 90, 8), [0, k]) for k in (1, 2, 3))
+    place, condition = tf.constant([0.3, 0.7]), generator.condition(tf.eye(2, 3))
+    known = generator.known_until(tf.constant([0.0, 0.5]))
+    np.testing.assert_array_equal(tf.reduce_sum(known, axis=(1, 2)), [0, 45])
+    one, _ = generator.losses(values, noise, place, condition, known)
+    two, _ = generator.losses(values, tf.where(known > 0, other, noise), place, condition, known)
+    np.testing.assert_allclose(one, two, rtol=1e-5)
+    changed = tf.where(tf.range(90)[None, :, None] < 45, other, values)
+    assert abs(generator.losses(changed, noise, place, condition, known)[0][1] - one[1]) > 1e-4  # but it is seen
+
+
+@pytest.mark.parametrize(
+    ("build", "options"), [(Diffusion, {"prediction": "x0", "schedule": "log_linear"}), (FlowMatching, {})]
+)
+def test_parts_follow_from_those_before(build, options):
+    """Records that are one standard normal number at every time, and the network that knows it: where anything is known, all is."""
+    generator = model(build, prefix=0.5, **options)
+
+    def predict(x, step, _, known, clean):
+        if isinstance(generator, FlowMatching):
+            time = tf.reshape(step / 39, (-1, 1, 1))
+            alpha, variance = 1 - time, time**2
+        else:
+            share = tf.gather(tf.constant(generator.schedule.alpha_bar, tf.float32), tf.cast(step, tf.int32))[:, None, None]
+            alpha, variance = tf.sqrt(share), 1 - share
+        seen = tf.reduce_sum(x, axis=1, keepdims=True) * alpha / (90 * alpha**2 + variance)  # the mean given what is noisy
+        told = tf.reduce_sum(clean * known, axis=1, keepdims=True) / tf.maximum(tf.reduce_sum(known), 1.0)
+        x0 = tf.broadcast_to(tf.where(tf.reduce_any(known > 0), told, seen), tf.shape(x))
+        return (x - x0) / tf.maximum(tf.reshape(step / 39, (-1, 1, 1)), 1e-6) if isinstance(generator, FlowMatching) else x0
+
+    generator.predict_with_network = predict
+    drawn = generator.to_model(generator.sample(tf.eye(200, 3), tf.constant([1, 2]), steps=40, parts=3)).numpy()
+    np.testing.assert_allclose(drawn[:, 30:], np.broadcast_to(drawn[:, 30:31], drawn[:, 30:].shape), atol=1e-3)
+    np.testing.assert_allclose(drawn[:, 30], drawn[:, :30].mean(axis=1), atol=1e-3)
+    np.testing.assert_allclose(drawn[:, 30].std(), 1.0, atol=0.1)
 
 
 def test_min_snr_weighs_every_prediction_alike_in_terms_of_x0():
@@ -228,7 +268,8 @@ def test_what_cannot_be_learnt_is_refused(options, message):
         (Diffusion, {"steps": 0}, "expected one number of sampling steps, 1 or more"),
         (Diffusion, {"steps": (3, 4)}, "expected one number of sampling steps"),
         (Diffusion, {"eta": 0.5}, "of 0 for other samplers than ddim"),
-        (Diffusion, {"temperature": 1.0}, "no sampling option temperature=1.0; it has guidance, sampler, steps, eta"),
+        (Diffusion, {"temperature": 1.0}, "no sampling option temperature=1.0; it has guidance, sampler, steps, eta, parts"),
+        (Diffusion, {"parts": 2}, "expected 1 part, or up to 90 of a generator that was trained with a prefix, received 2"),
         (Diffusion, {"guidance": -1.0}, "guidance weight of 0 or more"),
         (Diffusion, {"sampler": "fast", "steps": 7}, "the sampler fast takes 6 steps"),
         (FlowMatching, {"sampler": "ddim"}, "unknown sampler 'ddim' of flow matching; expected one of euler, heun"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -36,6 +36,8 @@ class Denoiser(Generator):
         noise_levels: Steps that the network tells apart.
         label_drop: Share of training records whose label is hidden (for classifier-free guidance).
         conditions: Of `ecgtf.conditions`, whose columns follow the classes in a label.
+        prefix: Share of training records whose beginning, of a random length, the network sees without noise. It learns to go on with
+            beats of the same kind at the same pace, and a record can be drawn in parts, each knowing those before it.
     """
 
     term_names = ("loss", *(f"loss_level_{level + 1}" for level in range(LEVELS)))
@@ -55,9 +57,12 @@ class Denoiser(Generator):
         noise_levels: int = 1000,
         label_drop: float = 0.1,
         conditions: Sequence[str] = (),
+        prefix: float = 0.0,
         **kwargs,
     ):
         super().__init__(leads, samples, sampling_rate, scale, **kwargs)
+        if not 0 <= prefix <= 1:
+            raise ValueError(f"expected a share of records with a prefix from 0 to 1, received {prefix}")
         if network not in NETWORKS:
             raise ValueError(f"unknown network {network!r}; expected one of {', '.join(NETWORKS)}")
         self.classes, self.task = tuple(classes), task
@@ -65,8 +70,8 @@ class Denoiser(Generator):
         self.network_options = {  # as they come back from a file
             name: list(value) if isinstance(value, tuple) else value for name, value in (network_options or {}).items()
         }
-        self.patch, self.noise_levels, self.label_drop = patch, noise_levels, label_drop
-        channels = len(self.modelled_leads) * patch
+        self.patch, self.noise_levels, self.label_drop, self.prefix = patch, noise_levels, label_drop, prefix
+        channels = (len(self.modelled_leads) + (prefix > 0)) * patch  # what is known is told in a channel of its own
         self.network = NETWORKS[network](channels, steps=noise_levels, name="network", **self.network_options)
         self.network.build()
         self.conditions = tuple(conditions)
@@ -81,19 +86,28 @@ class Denoiser(Generator):
         def uniform(kind: int, shape):
             return tf.random.stateless_uniform(shape, tf.random.experimental.stateless_fold_in(seed, kind))
 
-        hidden = None
+        hidden = known = None
         if training:
+            if self.prefix:
+                length = uniform(5, (batch,)) * tf.cast(uniform(4, (batch,)) < self.prefix, tf.float32)
+                known = self.known_until(length)
             hidden = uniform(0, (batch,)) < self.label_drop
             label = self.condition.without_some(label, uniform(3, (batch, len(self.conditions) + 1)), CONDITION_DROP)
         # one draw in each of `batch` equal parts of [0, 1): every batch sees all noise levels (Kingma et al. 2021, appendix I.1)
         place = (tf.range(batch, dtype=tf.float32) + uniform(1, (batch,))) / tf.cast(batch, tf.float32)
         noise = tf.random.stateless_normal(tf.shape(values), tf.random.experimental.stateless_fold_in(seed, 2))
-        losses, level = self.losses(values, noise, place, self.condition(label, hidden))
+        losses, level = self.losses(values, noise, place, self.condition(label, hidden), known)
         of_level = tf.one_hot(tf.minimum(tf.cast(level * LEVELS, tf.int32), LEVELS - 1), LEVELS)
         means = tf.math.divide_no_nan(tf.reduce_sum(of_level * losses[:, None], 0), tf.reduce_sum(of_level, 0))
         return {"loss": ops.mean(losses)} | {name: means[k] for k, name in enumerate(self.term_names[1:])}
 
-    def losses(self, values, noise, place, condition):
+    def known_until(self, share):
+        """`(batch, time, 1)`: 1 in this share `(batch,)` of the time, below 1, of each record from its start, 0 after it."""
+        return ops.cast(
+            ops.arange(self.samples)[None, :, None] < ops.cast(share * self.samples, "int32")[:, None, None], "float32"
+        )
+
+    def losses(self, values, noise, place, condition, known=None):
         """Losses `(batch,)` of modelled leads `(batch, time, channels)`, and where each lies between data, 0, and noise, 1.
 
         Args:
@@ -101,26 +115,43 @@ class Denoiser(Generator):
             noise: Standard normal noise of the same shape.
             place: `(batch,)` uniform in [0, 1): decides on the noise level.
             condition: `(batch, width)`.
+            known: `(batch, time, 1)`, 1 where the network sees the clean signal, for which there is no loss; None is nowhere.
         """
         raise NotImplementedError
 
-    def predict_with_network(self, x, step, condition):
-        """The network's output for noisy signals `(batch, time, channels)` at steps `(batch,)`."""
-        batch, time, channels = ops.shape(x)[0], x.shape[1], x.shape[2]
-        if self.patch == 1:
-            return self.network(x, step, condition)
+    def mean_unknown(self, values, known=None):
+        """`(batch,)` means of `(batch, time, channels)` over the time that was not known."""
+        if known is None:
+            return ops.mean(values, axis=(1, 2))
+        return ops.sum(ops.mean(values, axis=2) * (1 - known[..., 0]), axis=1) / ops.sum(1 - known[..., 0], axis=1)
+
+    def predict_with_network(self, x, step, condition, known=None, clean=None):
+        """The network's output for noisy signals `(batch, time, channels)` at steps `(batch,)`, which are `clean` where `known`."""
+        batch, time, leads = ops.shape(x)[0], x.shape[1], x.shape[2]
+        if known is not None:
+            x = ops.where(known > 0, clean, x)
+        if self.prefix:
+            x = ops.concatenate(
+                [x, ops.zeros_like(x[..., :1]) if known is None else ops.broadcast_to(known, (batch, time, 1))], axis=-1
+            )
+        channels = x.shape[2]
         padded = ops.pad(x, [[0, 0], [0, -time % self.patch], [0, 0]])
         patches = ops.reshape(padded, (batch, padded.shape[1] // self.patch, self.patch * channels))
-        return ops.reshape(self.network(patches, step, condition), (batch, padded.shape[1], channels))[:, :time]
+        output = ops.reshape(self.network(patches, step, condition), (batch, padded.shape[1], channels))
+        return output[:, :time, :leads]
 
     def guided(self, label, guidance: float):
-        """A function `(x, step ()) -> output` of the network for these labels, with guidance in one call on twice the batch."""
+        """A function `(x, step (), known, clean) -> output` of the network for these labels, with guidance in one call on twice the
+        batch."""
         condition = self.condition(label) if guidance == 1.0 else self.condition.with_null(label)
 
-        def predict(x, step):
-            twice = x if guidance == 1.0 else ops.concatenate([x, x], axis=0)
-            steps = ops.broadcast_to(step, (ops.shape(twice)[0],))
-            output = self.predict_with_network(twice, steps, condition)
+        def twice(x):
+            return x if guidance == 1.0 or x is None else ops.concatenate([x, x], axis=0)
+
+        def predict(x, step, known=None, clean=None):
+            x = twice(x)
+            steps = ops.broadcast_to(step, (ops.shape(x)[0],))
+            output = self.predict_with_network(x, steps, condition, known, twice(clean))
             return output if guidance == 1.0 else guide(*ops.split(output, 2, axis=0), guidance)
 
         return predict
@@ -134,12 +165,32 @@ class Denoiser(Generator):
 
         return normal(-1), normal
 
+    def drawn_in_parts(self, label, seed, parts: int, draw: Callable):
+        """What `draw(start, noise, known, clean)` makes of noise: in one go, or in equal parts one after another.
+
+        Each part is drawn with all that follow it, of which nothing is kept, in the sight of those before it.
+        """
+        if parts == 1:
+            return draw(*self.noise_for(label, seed))
+
+        def part(k, clean):
+            known = self.known_until(ops.cast(k, "float32")[None] / parts)
+            start, noise = self.noise_for(label, tf.random.experimental.stateless_fold_in(seed, -2 - k))
+            return ops.where(known > 0, clean, draw(start, noise, known, clean))
+
+        return ops.fori_loop(0, parts, part, ops.zeros((label.shape[0], self.samples, len(self.modelled_leads))))
+
     def check_sampling(self, options: Mapping[str, Any]) -> None:
         """Refuses what `sample` cannot do; see `Generator`."""
         super().check_sampling(options)
         steps = options.get("steps")
         if steps is not None and (not isinstance(steps, Integral) or steps < 1):
             raise ValueError(f"expected one number of sampling steps, 1 or more evaluations of the network, received {steps}")
+        parts = options.get("parts", 1)
+        if not isinstance(parts, Integral) or not 1 <= parts <= self.samples or (parts > 1 and not self.prefix):
+            raise ValueError(
+                f"expected 1 part, or up to {self.samples} of a generator that was trained with a prefix, received {parts}"
+            )
 
     def get_config(self) -> dict:
         """The arguments of `__init__`."""
@@ -152,4 +203,5 @@ class Denoiser(Generator):
             "noise_levels": self.noise_levels,
             "label_drop": self.label_drop,
             "conditions": list(self.conditions),
+            "prefix": self.prefix,
         }

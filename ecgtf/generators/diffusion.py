@@ -74,13 +74,13 @@ class Diffusion(Denoiser):
         if prediction == "eps" and self.schedule.alpha_bar[-1] == 0:
             raise ValueError("with no signal left at the last step the noise tells nothing of it: predict x0 or v")
 
-    def losses(self, values, noise, place, condition):
+    def losses(self, values, noise, place, condition, known=None):
         """See `Denoiser`; the place between data and noise is the step."""
         step = ops.floor(place * self.noise_levels)
         share = ops.take(ops.cast(self.schedule.alpha_bar, "float32"), ops.cast(step, "int32"))[:, None, None]
-        output = self.predict_with_network(add_noise(values, noise, share), step, condition)
+        output = self.predict_with_network(add_noise(values, noise, share), step, condition, known, values)
         error = output - target(self.prediction, values, noise, share)
-        losses = ops.mean(ops.abs(error) if self.loss_name == "l1" else ops.square(error), axis=(1, 2))
+        losses = self.mean_unknown(ops.abs(error) if self.loss_name == "l1" else ops.square(error), known)
         weights = ops.take(ops.cast(self.loss_weights(), "float32"), ops.cast(step, "int32"))
         return losses * weights, place
 
@@ -92,7 +92,17 @@ class Diffusion(Denoiser):
         limited = np.minimum(share, self.min_snr * (1 - share))  # min(SNR, limit) (1 - alpha_bar)
         return limited / {"eps": share, "x0": 1 - share, "v": np.ones_like(share)}[self.prediction]
 
-    def sample(self, label, seed, *, guidance: float = 1.0, sampler: str = "dpmpp", steps: int | None = None, eta: float = 0.0):
+    def sample(
+        self,
+        label,
+        seed,
+        *,
+        guidance: float = 1.0,
+        sampler: str = "dpmpp",
+        steps: int | None = None,
+        eta: float = 0.0,
+        parts: int = 1,
+    ):
         """Draws `(batch, time, leads)` millivolts for labels `(batch, classes)`; `seed` is a `(2,)` int32 tensor.
 
         Args:
@@ -102,17 +112,21 @@ class Diffusion(Denoiser):
             sampler: `ddpm`, `ddim`, `dpmpp` (DPM-Solver++ 2M) or `fast` (DDPM on DiffWave's six noise levels).
             steps: Evaluations of the network; all noise levels for `ddpm`, 25 for the others unless given.
             eta: Noise of `ddim`: 0 none, 1 that of DDPM.
+            parts: Equal parts of a record that are drawn one after another, each with as many steps, by a model that learnt with a
+                `prefix`.
         """
         predict = self.guided(label, guidance)
         places, table = self.plan(sampler, steps, eta)
         roots = np.interp(places, np.arange(self.noise_levels), np.sqrt(self.schedule.alpha_bar))
         shares, of_step = ops.cast(roots**2, "float32"), ops.cast(places, "float32")
 
-        def denoise(x, k):
-            return to_x0(self.prediction, predict(x, of_step[k]), x, shares[k])
+        def draw(start, noise, *known):
+            def denoise(x, k):
+                return to_x0(self.prediction, predict(x, of_step[k], *known), x, shares[k])
 
-        start, noise = self.noise_for(label, seed)
-        return self.to_signal(samplers.sample(denoise, start, table, noise))
+            return samplers.sample(denoise, start, table, noise)
+
+        return self.to_signal(self.drawn_in_parts(label, seed, parts, draw))
 
     def plan(self, sampler: str, steps: int | None = None, eta: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """The training steps `(evaluations,)` that a sampler looks at and its table `(evaluations, 4)`.

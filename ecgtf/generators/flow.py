@@ -30,16 +30,16 @@ class FlowMatching(Denoiser):
             raise ValueError(f"unknown times {times!r}; expected logit_normal or uniform")
         self.times = times
 
-    def losses(self, values, noise, place, condition):
+    def losses(self, values, noise, place, condition, known=None):
         """See `Denoiser`."""
         # the logit-normal quantile of a uniform place
         time = tf.sigmoid(tf.math.ndtri(tf.clip_by_value(place, 1e-6, 1 - 1e-6))) if self.times == "logit_normal" else place
         spread = time[:, None, None]
         noisy = (1 - spread) * values + spread * noise
-        error = self.predict_with_network(noisy, time * (self.noise_levels - 1), condition) - (noise - values)
-        return ops.mean(ops.square(error), axis=(1, 2)), time
+        error = self.predict_with_network(noisy, time * (self.noise_levels - 1), condition, known, values) - (noise - values)
+        return self.mean_unknown(ops.square(error), known), time
 
-    def sample(self, label, seed, *, guidance: float = 1.0, sampler: str = "heun", steps: int = 25):
+    def sample(self, label, seed, *, guidance: float = 1.0, sampler: str = "heun", steps: int = 25, parts: int = 1):
         """Draws `(batch, time, leads)` millivolts for labels `(batch, classes)`; `seed` is a `(2,)` int32 tensor.
 
         Args:
@@ -48,18 +48,21 @@ class FlowMatching(Denoiser):
             guidance: Weight of classifier-free guidance; 1 is the plain conditional model and costs half.
             sampler: `euler` or `heun`.
             steps: Evaluations of the network; Heun's method, which takes two a step and one in the last, makes an even number odd.
+            parts: See `Diffusion.sample`.
         """
         predict = self.guided(label, guidance)
-
-        def denoise(x, time):
-            return x - time * predict(x, time * (self.noise_levels - 1))
-
-        start, _ = self.noise_for(label, seed)
-        if sampler == "heun":
-            return self.to_signal(samplers.heun(denoise, start, samplers.flow_times(steps // 2 + 1)))
-        times = samplers.flow_times(steps)
+        times = samplers.flow_times(steps // 2 + 1 if sampler == "heun" else steps)
         course = ops.cast(times, "float32")
-        return self.to_signal(samplers.sample(lambda x, k: denoise(x, course[k]), start, samplers.euler(times)))
+
+        def draw(start, _, *known):
+            def denoise(x, time):
+                return x - time * predict(x, time * (self.noise_levels - 1), *known)
+
+            if sampler == "heun":
+                return samplers.heun(denoise, start, times)
+            return samplers.sample(lambda x, k: denoise(x, course[k]), start, samplers.euler(times))
+
+        return self.to_signal(self.drawn_in_parts(label, seed, parts, draw))
 
     def check_sampling(self, options: Mapping[str, Any]) -> None:
         """Refuses what `sample` cannot do; see `Generator`."""

@@ -225,8 +225,8 @@ def get_preset(kind: str, name: str, objective: str | None = None) -> Preset:
         raise ValueError(
             f"{kind} has no choice of objective; it is for {', '.join(kind for kind in PRESETS if kind != 'vqvae')}"
         )
-    shared = {"network", "network_options", "patch", "noise_levels", "label_drop"}
+    shared = {"network", "network_options", "patch", "noise_levels", "label_drop", "prefix"}
     (stage,) = preset.stages
     stage = replace(stage, options={name: value for name, value in stage.options.items() if name in shared})
-    sampling = {"guidance": preset.sampling["guidance"], "sampler": "heun", "steps": 25}
+    sampling = preset.sampling | {"sampler": "heun", "steps": 25}
     return replace(preset, stages=(stage,), sampling=sampling, objective=objective)
