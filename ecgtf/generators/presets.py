@@ -110,7 +110,7 @@ def _denoiser(network: str, sizes: dict, steps: int, rate: float, batch_size: in
 
 
 _FEW_DECODINGS = {"guidance": 2.0, "steps": (32, 16)}
-_V = {"schedule": "log_linear", "prediction": "v", "noise_levels": 1000}
+_V = {"schedule": "cosine", "schedule_options": {"shift": 0.2}, "prediction": "v", "noise_levels": 1000}
 _FEW_STEPS = {"guidance": 1.5, "sampler": "dpmpp", "steps": 25}
 _NEAR_STEPS_ALIKE = {"last_frequency": 1e-4}
 
@@ -155,12 +155,12 @@ PRESETS: dict[str, dict[str, Preset]] = {
         ),
         "small": _denoiser(
             "diffwave",
-            {"width": 160, "depth": 10, "cycle": 5, "blocks": 5} | _NEAR_STEPS_ALIKE,
+            {"width": 128, "depth": 14, "cycle": 7, "blocks": 4} | _NEAR_STEPS_ALIKE,
             6000,
             1e-3,
             32,
             _FEW_STEPS,
-            patch=8,
+            patch=4,
             **_V,
         ),
         "base": _denoiser(
@@ -183,7 +183,14 @@ PRESETS: dict[str, dict[str, Preset]] = {
     "timediffusion": {
         "tiny": _denoiser("timediffusion", {"width": 24, "multipliers": (1, 2, 4)}, 400, 2e-3, 32, _FEW_STEPS, patch=4, **_V),
         "small": _denoiser(
-            "timediffusion", {"width": 64, "multipliers": (1, 2), "blocks": 6}, 6000, 1e-3, 32, _FEW_STEPS, patch=4, **_V
+            "timediffusion",
+            {"width": 32, "multipliers": (1, 2, 4, 4), "blocks": 2},
+            6000,
+            1e-3,
+            32,
+            _FEW_STEPS,
+            patch=2,
+            **_V,
         ),
         "base": _denoiser(
             "timediffusion", {"width": 96, "multipliers": (1, 2, 4, 8), "blocks": 4}, 100_000, 4e-4, 64, _FEW_STEPS, **_V
