@@ -68,7 +68,7 @@ class Guard(keras.callbacks.Callback):
         if logs and not np.isfinite(float(np.mean(logs.get("loss", 0.0)))):
             raise FloatingPointError(
                 f"the loss of stage {self.stage} is not finite at step {step}; the last good checkpoint is kept: "
-                "go on with --resume and a smaller --learning-rate, or with --precision float32"
+                "train again with --overwrite and a smaller --learning-rate, or with --precision float32"
             )
         late = self.deadline is not None and time.monotonic() > self.deadline
         wish = self.agree(TERMINATED if self.terminated() else TIME_IS_UP if late else GO_ON)
@@ -196,7 +196,13 @@ class Checkpoints(keras.callbacks.Callback):
             try:
                 self.checkpoint.read(str(self.folder / f"ckpt-{step}")).assert_existing_objects_matched()
                 return
-            except (tf.errors.OpError, RuntimeError, ValueError, IndexError) as error:  # as TensorFlow's reader raises them
+            except (
+                tf.errors.OpError,
+                RuntimeError,
+                ValueError,
+                IndexError,
+                AssertionError,
+            ) as error:  # as TensorFlow's reader raises them
                 reason = str(error).splitlines()[0][:200]
                 if self.chief:
                     print(f"checkpoint {step} in {self.folder} is damaged ({reason}): trying the one before", file=sys.stderr)

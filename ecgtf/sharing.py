@@ -37,10 +37,12 @@ def export(run: str | Path, out: str | Path, *, overwrite: bool = False) -> Path
         overwrite: Replace a run that is there.
 
     Raises:
-        ValueError: if the run is not finished, or `out` is not empty.
+        ValueError: if the run is not finished, or `out` is not empty or the run itself.
     """
     generator = load_run(run)
     there = generator.run
+    if Path(out).resolve() == there.folder.resolve():
+        raise ValueError(f"{out} is the run itself: name another --out")
     config = {name: value for name, value in there.config.items() if name not in ("schema", "versions", "finished")}
     config["data"] = [Path(folder).name for folder in config["data"]]
     copy = Run.open(out, config, overwrite=overwrite)

@@ -205,7 +205,8 @@ class Training:
             tokenizer,
             stage,
             self._stream(None, self.seed),
-            validation=self._validation(None),
+            self._validation(None),
+            best=False,
             pictures=lambda model: reconstruction_pictures(model, held_out),
             share=0.4,
         )
@@ -222,10 +223,9 @@ class Training:
             prior,
             stage,
             self._stream(self.task, self.seed + 1),
-            validation=self._validation(self.task),
-            monitor="val_loss",
+            self._validation(self.task),
             **self._shown(prior, stage),
-            share=0.8,
+            share=0.8 if self.preset.stages[2].steps else 1.0,
         )
         if self.preset.stages[2].steps:
             self.run.save_model(prior, "prior")
@@ -237,8 +237,7 @@ class Training:
             enhancer,
             stage,
             self._stream(None, self.seed + 2),
-            validation=self._validation(None),
-            monitor="val_loss",
+            self._validation(None),
             **self._shown(enhancer, stage),
         )
         return enhancer
@@ -257,8 +256,7 @@ class Training:
             model,
             stage,
             self._stream(self.task, self.seed),
-            validation=self._validation(self.task),
-            monitor="val_loss",
+            self._validation(self.task),
             **self._shown(model, stage),
         )
         return model
@@ -272,8 +270,19 @@ class Training:
             model.compile(optimizer, accumulate=self.accumulate)
         return model
 
-    def _fit(self, model: Generator, stage: Stage, stream: Callable, *, share: float = 1.0, **options) -> None:
-        """Trains a stage, for at most this share of the time that is left."""
+    def _fit(
+        self,
+        model: Generator,
+        stage: Stage,
+        stream: Callable,
+        validation: tf.data.Dataset | None,
+        *,
+        best: bool = True,
+        share: float = 1.0,
+        **options,
+    ) -> None:
+        """Trains a stage, for at most this share of the time that is left; it ends with the last weights, or the best where there is a
+        validation to tell."""
         left = None if self.deadline is None else max(0.1, share * (self.deadline - time.monotonic()) / 60)
         done = fit(
             model,
@@ -282,6 +291,8 @@ class Training:
             steps=stage.steps,
             max_minutes=left,
             run=self.run,
+            validation=validation,
+            monitor="val_loss" if best and validation is not None else None,
             batch_size=self.preset.batch_size,
             checkpoint_every=self.checkpoint_every,
             resume=self.resume,
@@ -289,6 +300,7 @@ class Training:
             **options,
         )
         self.run.config[f"{stage.name}_steps"] = done
+        self.run.write_config()
 
     def _signal(self) -> dict:
         """The arguments by which a generator knows what a signal is."""

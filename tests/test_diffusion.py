@@ -141,6 +141,13 @@ def test_a_perfect_network_has_no_loss():
         np.testing.assert_allclose(losses, 0.0, atol=1e-9)
 
 
+def test_a_place_that_rounds_to_one_is_the_last_step():
+    generator = model()
+    values, noise = (tf.random.stateless_normal((2, 90, 8), [0, k]) for k in (1, 2))
+    losses, _ = generator.losses(values, noise, tf.constant([1.0 - 1e-6, 1.0]), generator.condition(tf.eye(2, 3)))
+    assert np.isfinite(losses).all()
+
+
 @pytest.mark.parametrize("build", [Diffusion, FlowMatching])
 def test_what_is_known_has_no_noise_and_no_loss(build):
     generator = waken(model(build, prefix=0.5))
@@ -272,6 +279,7 @@ def test_what_cannot_be_learnt_is_refused(options, message):
         (Diffusion, {"parts": 2}, "expected 1 part, or up to 90 of a generator that was trained with a prefix, received 2"),
         (Diffusion, {"guidance": -1.0}, "guidance weight of 0 or more"),
         (Diffusion, {"sampler": "fast", "steps": 7}, "the sampler fast takes 6 steps"),
+        (Diffusion, {"sampler": "fast"}, "the sampler fast is for DiffWave's own linear schedule: use dpmpp"),
         (FlowMatching, {"sampler": "ddim"}, "unknown sampler 'ddim' of flow matching; expected one of euler, heun"),
         (FlowMatching, {"eta": 1.0}, "no sampling option eta"),
     ],

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ecgtf.ecg import LEADS
+from ecgtf.generators.diffusion import Diffusion
 from ecgtf.generators.flow import FlowMatching
 from ecgtf.generators.presets import OBJECTIVES, PRESETS, get_preset
 
@@ -26,6 +28,22 @@ def test_paper_presets_differ_from_the_published_sizes_by_leads_and_labels_alone
     )
     assert model.count_params() == DIFFERENCES[kind]
     model.check_sampling(preset.sampling)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in PRESETS if kind != "vqvae" for name in PRESETS[kind]])
+def test_every_weight_of_every_network_learns(kind, name):
+    preset = get_preset(kind, name)
+    model = Diffusion(LEADS, 64, 100.0, np.ones(12), classes=("SR", "AFIB"), task="rhythm4", **preset.stages[0].options)
+    model.check_sampling(preset.sampling)
+    leave = model.network.leave.kernel
+    leave.assign(np.random.default_rng(0).normal(0, 0.1, leave.shape))
+    signal = np.random.default_rng(1).normal(size=(4, 64, 12)).astype("float32")
+    with tf.GradientTape() as tape:
+        loss = model.loss_terms(signal, tf.eye(2)[:1] * np.ones((4, 1)), tf.constant([1, 2]), training=False)["loss"]
+    variables = model.network.trainable_variables
+    gradients = tape.gradient(loss, variables)
+    assert [variable.path for variable, gradient in zip(variables, gradients, strict=True) if gradient is None] == []
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
 @pytest.mark.parametrize("kind", PRESETS)
@@ -64,7 +82,15 @@ def test_options_of_the_models_take_the_place_of_the_presets():
     tokenizer, prior, _ = get_preset("vqvae", "small").with_options({"prior": {"causal": False}}).stages
     assert prior.options["causal"] is False
     assert tokenizer.options == get_preset("vqvae", "small").stages[0].options
+    (stage,) = get_preset("timediffusion", "small").with_options({"denoiser": {"network_options": {"width": 96}}}).stages
+    assert stage.options["network_options"] == {"width": 96, "multipliers": (1, 2, 4, 4), "blocks": 2}
+    with pytest.raises(ValueError, match=r"expected true or false for prior.causal, received 'False'"):
+        get_preset("vqvae", "small").with_options({"prior": {"causal": "False"}})
+    with pytest.raises(ValueError, match=r"expected names and values for denoiser.network_options, received 96"):
+        get_preset("diffwave", "small").with_options({"denoiser": {"network_options": 96}})
+    with pytest.raises(ValueError, match="denoiser has no option 'conditions'"):
+        get_preset("diffwave", "small").with_options({"denoiser": {"conditions": ["age"]}})
     with pytest.raises(ValueError, match="unknown stage 'decoder'; expected one of tokenizer, prior, enhancer"):
         get_preset("vqvae", "small").with_options({"decoder": {}})
-    with pytest.raises(ValueError, match="denoiser has no option 'schedule'; expected one of times, network"):
+    with pytest.raises(ValueError, match="denoiser has no option 'schedule'; expected one of times, network_options"):
         get_preset("diffwave", "small", "flow").with_options({"denoiser": {"schedule": "linear"}})

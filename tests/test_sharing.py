@@ -40,6 +40,9 @@ def test_an_exported_generator_is_small_and_draws_nearly_the_same(run, tmp_path)
     assert np.abs(one - other).max() < 0.01 * np.abs(one).max()
     with pytest.raises(ValueError, match="not empty"):
         export(run, out)
+    with pytest.raises(ValueError, match="is the run itself: name another --out"):
+        export(out, out, overwrite=True)
+    assert (out / "model.keras").is_file()
 
 
 def test_rounding_keeps_the_digits_it_promises_and_drops_the_others():

@@ -213,6 +213,15 @@ def test_a_finished_run_tells_what_it_was(whole, kind):
     assert all(f"tensorboard/{stage}" in events for stage in stages)
 
 
+def test_without_validation_records_the_last_weights_are_kept(tmp_path, make_dataset):
+    asked = asked_for("timediffusion") | {"steps": (9,)}
+    run = train_generator(data=make_dataset("alone", {"train": 2}), out=tmp_path / "run", **asked)
+    assert run.finished
+    assert not (run.folder / "checkpoints" / "denoiser" / "best.npz").exists()
+    with (run.folder / "log.csv").open() as file:
+        assert "val_loss" not in next(csv.DictReader(file))
+
+
 def test_a_second_run_of_one_seed_has_the_same_weights(tmp_path, small_dataset, whole):
     again = train_generator(data=small_dataset, out=tmp_path / "again", **asked_for("timediffusion"))
     for one, other in zip(whole["timediffusion"].load_model().get_weights(), again.load_model().get_weights(), strict=True):

@@ -76,7 +76,7 @@ class Diffusion(Denoiser):
 
     def losses(self, values, noise, place, condition, known=None):
         """See `Denoiser`; the place between data and noise is the step."""
-        step = ops.floor(place * self.noise_levels)
+        step = ops.minimum(ops.floor(place * self.noise_levels), self.noise_levels - 1)  # a place may round to 1
         share = ops.take(ops.cast(self.schedule.alpha_bar, "float32"), ops.cast(step, "int32"))[:, None, None]
         output = self.predict_with_network(add_noise(values, noise, share), step, condition, known, values)
         error = output - target(self.prediction, values, noise, share)
@@ -138,7 +138,11 @@ class Diffusion(Denoiser):
             if steps not in (None, len(FAST_BETAS)):
                 raise ValueError(f"the sampler fast takes {len(FAST_BETAS)} steps, received {steps}")
             levels = np.cumprod(1 - np.array(FAST_BETAS))
-            return aligned_steps(self.schedule, levels)[::-1], samplers.ddpm(np.append(levels[::-1], 1.0))
+            try:
+                places = aligned_steps(self.schedule, levels)[::-1]
+            except ValueError as error:
+                raise ValueError(f"the sampler fast is for DiffWave's own linear schedule: use dpmpp ({error})") from error
+            return places, samplers.ddpm(np.append(levels[::-1], 1.0))
         if sampler not in SAMPLERS:
             raise ValueError(f"unknown sampler {sampler!r}; expected one of {', '.join(SAMPLERS)}")
         places = spaced_steps(

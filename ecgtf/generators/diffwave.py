@@ -47,13 +47,10 @@ class DiffWave(layers.Layer):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)  # steps would lose their last digits in half precision
-        if not 0 <= blocks <= depth:
-            raise ValueError(f"expected at most one transformer block a residual block, {depth}, received blocks={blocks}")
+        if not 0 <= blocks < depth:  # what follows the last residual block does not reach the output
+            raise ValueError(f"expected fewer transformer blocks than residual ones, {depth}, received blocks={blocks}")
         self.channels, self.width, self.depth, self.cycle = channels, width, depth, cycle
         self.steps, self.condition_width, self.last_frequency, self.blocks = steps, condition_width, last_frequency, blocks
-
-    multiple = 1
-    """Signals of any length are taken."""
 
     def build(self, shape=None):
         """Creates the layers, in the order in which they work."""
@@ -83,7 +80,7 @@ class DiffWave(layers.Layer):
         for layer in self.step_layers:
             state = layer(state)
         skips = 0.0
-        places = [(number + 1) * self.depth // self.blocks - 1 for number in range(self.blocks)]
+        places = [(number + 1) * (self.depth - 1) // self.blocks - 1 for number in range(self.blocks)]
         attending = dict(zip(places, self.attending, strict=True))
         for number, block in enumerate(self.gated):
             x, skip = block(x, state, condition)

@@ -49,8 +49,7 @@ class FidelityEnhancer(Generator):
         self.network = UNet(
             len(self.modelled_leads), width=width, multipliers=self.multipliers, steps=1, conditional=False, name="network"
         )
-        self.network.build()
-        self.network.leave.kernel.assign(ops.zeros_like(self.network.leave.kernel))  # changes nothing at the start
+        self.network.build()  # whose last weights are zeros: it changes nothing at the start
 
     def enhance(self, signal):
         """Millivolts `(batch, time, leads)` as the tokens give them to those that the enhancer makes of them."""

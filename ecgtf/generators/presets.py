@@ -63,17 +63,24 @@ class Preset:
         """The preset with other arguments for the models of its stages.
 
         Raises:
-            ValueError: if there is no such stage, or its model takes no such argument.
+            ValueError: if there is no such stage, its model takes no such argument, or it is to be true or false.
         """
         stages = {stage.name: stage for stage in self.stages}
         for name, values in options.items():
             if name not in stages:
                 raise ValueError(f"unknown stage {name!r}; expected one of {', '.join(stages)}")
             known = _arguments(OBJECTIVES[self.objective] if name == "denoiser" else MODELS[name])
-            for option in values:
+            there = stages[name].options
+            for option, value in values.items():
                 if option not in known:
                     raise ValueError(f"{name} has no option {option!r}; expected one of {', '.join(known)}")
-            stages[name] = replace(stages[name], options={**stages[name].options, **values})
+                if isinstance(known[option], bool) and not isinstance(value, bool):
+                    raise ValueError(f"expected true or false for {name}.{option}, received {value!r}")
+                if isinstance(there.get(option), Mapping):  # the sizes that are not named stay
+                    if not isinstance(value, Mapping):
+                        raise ValueError(f"expected names and values for {name}.{option}, received {value!r}")
+                    values = {**values, option: {**there[option], **value}}
+            stages[name] = replace(stages[name], options={**there, **values})
         return replace(self, stages=tuple(stages.values()))
 
 
@@ -81,16 +88,15 @@ MODELS: dict[str, type[Generator]] = {"tokenizer": TimeVQVAE, "prior": TokenPrio
 """What the stages of Time-VQVAE train."""
 
 
-def _arguments(build: type[Generator]) -> list[str]:
-    """The keyword arguments of a model that are its own: what the data and the command say are not among them."""
-    told = {"classes", "task"}
-    names = [
-        name
+def _arguments(build: type[Generator]) -> dict[str, Any]:
+    """The keyword arguments of a model that are its own, with their defaults: what the data and the command say are not among them."""
+    told = {"classes", "task", "conditions", "network"}
+    return {
+        name: value.default
         for parent in build.__mro__[: build.__mro__.index(Generator)]
         for name, value in inspect.signature(parent.__init__).parameters.items()
         if value.kind is value.KEYWORD_ONLY and name not in told
-    ]
-    return list(dict.fromkeys(names))
+    }
 
 
 def _vqvae(

@@ -221,7 +221,7 @@ def _decoder(tokens: int, code_dim: int, factor: int, channels_out: int, width: 
             x = _residual(x, channels, dilation=3**block)
         following = widths[level + 1] if level + 1 < len(widths) else channels
         x = layers.Conv1D(following, 3, padding="same")(layers.UpSampling1D(2)(layers.Activation("silu")(x)))
-    x = layers.Conv1D(channels_out, 3, padding="same")(layers.Activation("silu")(x))
+    x = layers.Conv1D(channels_out, 3, padding="same", dtype="float32")(layers.Activation("silu")(x))
     return keras.Model(inputs, x, name=name)
 
 
