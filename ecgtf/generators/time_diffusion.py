@@ -106,7 +106,8 @@ class UNet(layers.Layer):
             x = first(ops.concatenate([x, seen.pop()], axis=-1), state)
             x = attention(second(ops.concatenate([x, seen.pop()], axis=-1), state))
             x = resample(x if number == len(self.up) - 1 else ops.repeat(x, 2, axis=1))
-        return self.leave(self.final(ops.concatenate([x, start], axis=-1), state))[:, :time]
+        x = self.leave(self.final(ops.concatenate([x, start], axis=-1), state))
+        return x[:, :time] if extra else x
 
     def compute_output_shape(self, shape, *_):
         """The input's shape."""
@@ -184,8 +185,8 @@ class Attention(layers.Layer):
 
     def call(self, x, state=None):
         """`(batch, time, width)` to the same shape; the state is not looked at."""
-        parts = ops.reshape(self.project(self.norm(x)), (-1, x.shape[1], 3, HEADS, HEAD_SIZE))
-        q, k, v = (parts[:, :, i] for i in range(3))
+        parts = ops.split(self.project(self.norm(x)), 3, axis=-1)
+        q, k, v = (ops.reshape(part, (-1, x.shape[1], HEADS, HEAD_SIZE)) for part in parts)
         if self.linear:
             q = ops.softmax(q, axis=-1) * HEAD_SIZE**-0.5
             context = ops.einsum("bthd,bthe->bhde", ops.softmax(k, axis=1), v)

@@ -66,8 +66,8 @@ class RotaryAttention(layers.Layer):
 
     def _parts(self, x):
         """Queries, keys and values `(batch, heads, length, size)`."""
-        parts = ops.reshape(self.project(x), (-1, x.shape[1], 3, self.heads, self.size))
-        return (ops.transpose(parts[:, :, i], (0, 2, 1, 3)) for i in range(3))
+        parts = ops.split(self.project(x), 3, axis=-1)
+        return (ops.transpose(ops.reshape(part, (-1, x.shape[1], self.heads, self.size)), (0, 2, 1, 3)) for part in parts)
 
     def _joined(self, mixed):
         return self.out(ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (-1, mixed.shape[2], self.heads * self.size)))
