@@ -30,12 +30,13 @@ class Stopped(KeyboardInterrupt):
 
 
 class Guard(keras.callbacks.Callback):
-    """Ends the training at its last step, when time is up, when it was asked to stop, or when the loss is not finite.
+    """Ends the training at its last step, when time is up, when it was asked to stop, or when loss or gradient are not finite.
 
     Args:
         stage: Name of the stage.
         done: Steps done before.
         steps: The last step.
+        every: Steps between the ends of epochs, where log, best weights and a checkpoint are written.
         max_minutes: Time until it is up.
         terminated: Whether this process was asked to stop.
         agree: The strongest of all workers' wishes: they must end at the same step, or those that go on would wait for ever.
@@ -47,13 +48,14 @@ class Guard(keras.callbacks.Callback):
         stage: str,
         done: int,
         steps: int,
+        every: int,
         max_minutes: float | None,
         terminated: Callable[[], bool],
         agree: Callable[[int], int],
         save: Callable[[], None],
     ):
         super().__init__()
-        self.stage, self.done, self.steps = stage, done, steps
+        self.stage, self.done, self.steps, self.every = stage, done, steps, every
         self.terminated, self.agree, self.save = terminated, agree, save
         self.deadline = time.monotonic() + 60 * max_minutes if max_minutes is not None else None
 
@@ -61,21 +63,23 @@ class Guard(keras.callbacks.Callback):
         """Looks at the loss, the steps done, the clock and the signal.
 
         Raises:
-            FloatingPointError: if the loss is not finite.
-            Stopped: if one of the workers was asked to stop; a checkpoint of this step is saved.
+            FloatingPointError: if the loss or the gradient is not finite.
+            Stopped: if one of the workers was asked to stop in the middle of an epoch; a checkpoint of this step is saved. At the end
+                of one, all that belongs to it is written first, and the training ends there.
         """
         step = self._count()
-        if logs and not np.isfinite(float(np.mean(logs.get("loss", 0.0)))):
-            raise FloatingPointError(
-                f"the loss of stage {self.stage} is not finite at step {step}; the last good checkpoint is kept: "
-                "train again with --overwrite and a smaller --learning-rate, or with --precision float32"
-            )
+        for name in ("loss", "gradient_norm"):
+            if logs and not np.isfinite(float(np.mean(logs.get(name, 0.0)))):
+                raise FloatingPointError(
+                    f"the {name.replace('_', ' ')} of stage {self.stage} is not finite at step {step}; the last good checkpoint is "
+                    "kept: train again with --overwrite and a smaller --learning-rate, or with --precision float32"
+                )
         late = self.deadline is not None and time.monotonic() > self.deadline
         wish = self.agree(TERMINATED if self.terminated() else TIME_IS_UP if late else GO_ON)
-        if wish == TERMINATED:
+        if wish == TERMINATED and step % self.every and step < self.steps:
             self.save()
             raise Stopped(f"stopped at step {step} of stage {self.stage}, of which there is a checkpoint")
-        if step >= self.steps or wish == TIME_IS_UP:
+        if step >= self.steps or wish != GO_ON:
             self.model.stop_training = True
 
     def _count(self) -> int:
@@ -245,7 +249,8 @@ class Best(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def _best_step(self) -> int:
-        return max(self.values, key=lambda step: self.sign * self.values[step])  # the first of equals
+        # The first of equals; a value that is no number, which compares with nothing, is the worst.
+        return max(self.values, key=lambda step: np.nan_to_num(self.sign * self.values[step], nan=-np.inf))
 
     @property
     def over(self) -> bool:

@@ -189,9 +189,7 @@ def fit(
     chief, strategy = is_chief(), model.distribute_strategy
     with _watching_workers(), _watching_sigterm() as terminated:
         everyone = _everyone(strategy)
-        if not model.optimizer.built:
-            with strategy.scope():
-                model.optimizer.build(model.trainable_variables)
+        _build_optimizer(model)
         folder = run.folder / "checkpoints" / stage
         averages = Averages()
         checkpoints = Checkpoints(folder, tf.train.Checkpoint(model=model, optimizer=model.optimizer), averages, keep, chief)
@@ -212,7 +210,7 @@ def fit(
             folder.mkdir(parents=True, exist_ok=True)
         report = Report(run, stage, steps, batch_size, done, pictures, figures, figures_every, quiet) if chief else None
         order = [
-            Guard(stage, done, steps, max_minutes, terminated, lambda wish: max(everyone(wish)), checkpoints.save),
+            Guard(stage, done, steps, every, max_minutes, terminated, lambda wish: max(everyone(wish)), checkpoints.save),
             averages,
             *([report] if report else []),
             *callbacks,
@@ -240,6 +238,20 @@ def fit(
         if best:
             best.restore(model)
         return done
+
+
+def _build_optimizer(model: keras.Model) -> None:
+    """Creates the optimizer's state, the averages as copies of the weights.
+
+    Keras copies them at the first step, and leaves them zero where float16 skips that step.
+    """
+    with model.distribute_strategy.scope():
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        if optimizer.use_ema and not int(optimizer.iterations.numpy()):
+            for average, variable in zip(optimizer._model_variables_moving_average, model.trainable_variables, strict=True):
+                average.assign(variable)
 
 
 @contextmanager

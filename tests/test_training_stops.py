@@ -67,6 +67,18 @@ class StopAt(keras.callbacks.Callback):
         self.model.stop_training |= int(self.model.optimizer.iterations) >= self.step
 
 
+class Terminate(keras.callbacks.Callback):
+    """Asks the process to end, as a scheduler does, in a step."""
+
+    def __init__(self, step: int):
+        super().__init__()
+        self.step = step
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == self.step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 class Pause(keras.callbacks.Callback):
     """Says that a step begins, and waits for a line."""
 
@@ -138,6 +150,20 @@ def test_sigterm_in_the_middle_of_an_epoch_leaves_a_checkpoint_of_that_step(tmp_
     for one, other in zip(state(resumed), whole, strict=True):
         np.testing.assert_array_equal(one, other)
     assert [row["step"] for row in log_of(out)] == [10, 20, 30, 40]
+
+
+@pytest.mark.parametrize("step", [EVERY, EVERY + 1, STEPS])
+def test_sigterm_at_the_end_of_an_epoch_loses_neither_its_row_nor_the_best_weights(tmp_path, step):
+    """The best value is that of the step in which the signal comes, or of the one before it."""
+    values = Values({10: 1.0, 20: 4.0, 30: 3.0, 40: 0.5 if step == STEPS else 2.0})
+    whole = train(tmp_path / "whole", callbacks=[values], monitor="val_loss")
+    with pytest.raises(
+        KeyboardInterrupt, match=f"stopped a(t|fter) step {step} of stage model, of which there is a checkpoint"
+    ):
+        train(tmp_path / "run", callbacks=[values, Terminate(step)], monitor="val_loss")
+    resumed = train(tmp_path / "run", callbacks=[values], monitor="val_loss", resume=True)
+    np.testing.assert_array_equal(resumed.slope.numpy(), whole.slope.numpy())
+    assert [row["step"] for row in log_of(tmp_path / "run")] == [10, 20, 30, 40]
 
 
 def test_sigterm_after_the_last_step_is_not_lost(tmp_path):
@@ -216,6 +242,31 @@ def test_the_last_checkpoints_and_the_best_weights_are_kept(tmp_path):
             cut_data(checkpoints(out), step)
         resumed = train(out, callbacks=[values], resume=True, **monitor)
         np.testing.assert_array_equal(resumed.slope.numpy(), best.slope.numpy())
+
+
+def test_weights_of_a_value_that_is_no_number_are_never_the_best(tmp_path):
+    values = Values({10: np.nan, 20: 1.0, 30: 2.0, 40: np.nan})
+    best = train(tmp_path / "nan", callbacks=[values], monitor="val_loss")
+    whole = train(tmp_path / "one", callbacks=[Values({10: 5.0, 20: 1.0, 30: 2.0, 40: 3.0})], monitor="val_loss")
+    np.testing.assert_array_equal(best.slope.numpy(), whole.slope.numpy())
+
+
+class Root(Generator):
+    """A loss whose gradient is infinity times zero from a step on: the loss alone does not tell."""
+
+    def __init__(self):
+        super().__init__(("I", "II"), 10, 100.0, (1.0, 1.0), model_leads="all")
+        self.slope = self.add_weight(name="slope", shape=(), initializer="ones")
+
+    def loss_terms(self, signal, label, seed, training):
+        late = tf.cast(self.optimizer.iterations >= 2 * EVERY - 1, tf.float32)
+        return {"loss": tf.sqrt((self.slope - 5.0) ** 2 * (1.0 - late)) + tf.reduce_mean(signal)}
+
+
+def test_a_gradient_that_is_no_number_ends_the_training_before_it_is_saved(tmp_path):
+    with pytest.raises(FloatingPointError, match="the gradient norm of stage model is not finite at step 20"):
+        train(tmp_path / "run", Root())
+    assert checkpoint_steps(tmp_path / "run") == [10]
 
 
 def test_patience_that_is_over_is_over_after_a_resume_too(tmp_path):
@@ -306,6 +357,10 @@ def test_a_step_that_overflows_in_half_precision_is_skipped_and_the_scale_halved
     assert len(moments) == 3  # two moments and an average
     for variable in (model.slope, *moments):
         np.testing.assert_array_equal(variable.numpy(), 0.0)
+    started = HalfLine()
+    started.slope.assign([3.0, 4.0])
+    train(tmp_path / "started", started, steps=1)  # the average of the weights starts from them, not from zero
+    np.testing.assert_array_equal(started.slope.numpy(), [3.0, 4.0])
     (row,) = log_of(tmp_path / "run")
     assert row["gradient_norm"] == 0.0  # no gradient was applied
     assert row["loss"] == pytest.approx(16.0, rel=0.05)

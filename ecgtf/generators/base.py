@@ -30,7 +30,7 @@ class Generator(keras.Model):
     """
 
     term_names: tuple[str, ...] = ("loss",)
-    """Names of the scalars that `loss_terms` returns."""
+    """Names of what `loss_terms` returns."""
 
     def __init__(
         self,
@@ -87,7 +87,9 @@ class Generator(keras.Model):
         return ops.matmul(ops.cast(values, "float32"), self._to_signal)
 
     def loss_terms(self, signal, label, seed, training: bool) -> dict:
-        """The scalars named in `term_names` for one batch; `loss` is the one to minimise.
+        """The terms named in `term_names` for one batch: means over its records, or pairs of a sum and the number of records in it.
+
+        `loss`, a mean, is the one to minimise.
 
         Args:
             signal: `(batch, time, leads)` millivolts.
@@ -156,7 +158,8 @@ class Generator(keras.Model):
         loss_scale = self.optimizer.scale_loss(1.0)
         gradients, norm = tf.clip_by_global_norm(gradients, self.clip_norm * loss_scale)
         self.optimizer.apply_gradients([(g / replicas, v) for g, v in zip(gradients, self.trainable_variables, strict=True)])
-        applied = tf.math.is_finite(norm)  # it is not where float16 overflowed and the optimizer skips the step
+        scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+        applied = tf.math.is_finite(norm) if scaled else True  # the optimizer skips a step that overflowed in float16
         return self._track(terms, tf.shape(signal)[0]) | self._track({"gradient_norm": norm / loss_scale}, applied)
 
     def _gradients(self, signal, label, seed, share) -> tuple[dict, list]:
@@ -178,9 +181,10 @@ class Generator(keras.Model):
             its = self._gradients(signals[part], labels[part], tf.random.experimental.stateless_fold_in(seed, part), 1)
             return part + 1, tf.nest.map_structure(lambda total, value: total + tf.cast(value, total.dtype) / parts, sums, its)
 
-        zeros = {name: tf.zeros(()) for name in self.term_names}, [tf.zeros(v.shape) for v in self.trainable_variables]
+        first = self._gradients(signals[0], labels[0], tf.random.experimental.stateless_fold_in(seed, 0), 1)
+        sums = tf.nest.map_structure(lambda value: tf.cast(value, tf.float32) / parts, first)
         # A loop of the graph, one part at a time: parts side by side would take the memory of the whole batch.
-        return tf.while_loop(lambda part, _: part < parts, add, (tf.constant(0), zeros), parallel_iterations=1)[1]
+        return tf.while_loop(lambda part, _: part < parts, add, (tf.constant(1), sums), parallel_iterations=1)[1]
 
     def test_step(self, data):
         """The loss terms of a held-out batch, with the same draws at every evaluation."""
@@ -190,10 +194,12 @@ class Generator(keras.Model):
         return self._track(terms, tf.shape(signal)[0])
 
     def _track(self, values: dict, weight) -> dict:
-        """Takes values of this weight, or leaves them out where it is 0, and returns the means so far."""
-        weight = tf.cast(weight, tf.float32)
+        """Takes means of this weight, or leaves them out where it is 0, and pairs of a sum and its own weight; returns the means so
+        far."""
         for name, value in values.items():
-            self._trackers[name].update_state(tf.where(weight > 0, tf.cast(value, tf.float32), 0.0), sample_weight=weight)
+            mean, count = (tf.math.divide_no_nan(*value), value[1]) if isinstance(value, tuple) else (value, weight)
+            count = tf.cast(count, tf.float32)
+            self._trackers[name].update_state(tf.where(count > 0, tf.cast(mean, tf.float32), 0.0), sample_weight=count)
         means = {name: self._trackers[name].result() for name in values}
         # Keras reduces the logs of several workers over their first axis (keras issue 20585).
         return {name: mean[None] for name, mean in means.items()} if _several_workers() else means

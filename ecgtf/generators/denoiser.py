@@ -79,7 +79,7 @@ class Denoiser(Generator):
         self.condition = Condition(len(self.classes), self.network.condition_width, more, spread=0.5, seed=self.seed)
 
     def loss_terms(self, signal, label, seed, training: bool) -> dict:
-        """The mean loss, and that of each range of noise."""
+        """The mean loss, and for each range of noise the sum of its losses and their number."""
         values = self.to_model(signal)
         batch = ops.shape(values)[0]
 
@@ -98,8 +98,8 @@ class Denoiser(Generator):
         noise = tf.random.stateless_normal(tf.shape(values), tf.random.experimental.stateless_fold_in(seed, 2))
         losses, level = self.losses(values, noise, place, self.condition(label, hidden), known)
         of_level = tf.one_hot(tf.minimum(tf.cast(level * LEVELS, tf.int32), LEVELS - 1), LEVELS)
-        means = tf.math.divide_no_nan(tf.reduce_sum(of_level * losses[:, None], 0), tf.reduce_sum(of_level, 0))
-        return {"loss": ops.mean(losses)} | {name: means[k] for k, name in enumerate(self.term_names[1:])}
+        sums, numbers = tf.reduce_sum(of_level * losses[:, None], 0), tf.reduce_sum(of_level, 0)
+        return {"loss": ops.mean(losses)} | {name: (sums[k], numbers[k]) for k, name in enumerate(self.term_names[1:])}
 
     def known_until(self, share):
         """`(batch, time, 1)`: 1 in this share `(batch,)` of the time, below 1, of each record from its start, 0 after it."""
