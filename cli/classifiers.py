@@ -34,6 +34,7 @@ from ecgtf.cli.options import (
     TestData,
     say,
     say_copies,
+    say_logs,
     say_trained,
 )
 from ecgtf.cli.quiet import import_tensorflow
@@ -188,4 +189,5 @@ def _show(folder: Path, already: bool, json: bool, quiet: bool) -> None:
     for title, key in (("before fine-tuning", "before"), ("test", "test")):
         if content.get(key):
             say(f"{title}: {metrics_table(content[key])}", quiet)
+    say_logs(folder, quiet)
     say_trained(folder, "ecgtf evaluate", already=already, quiet=quiet)

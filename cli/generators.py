@@ -29,6 +29,7 @@ from ecgtf.cli.options import (
     numbers,
     say,
     say_copies,
+    say_logs,
     say_trained,
     stage_options,
 )
@@ -69,7 +70,7 @@ def train_generator(
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 200,
     judge: Annotated[
         int, typer.Option(min=0, help="Samples of each class to draw and compare with held-out records ten times, for the log.")
-    ] = 0,
+    ] = 4,
     max_minutes: MaxMinutes = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -113,6 +114,7 @@ def train_generator(
         resume=resume,
         overwrite=overwrite,
         allow_empty=allow_empty,
+        on_start=lambda folder: say_logs(folder, quiet),
         quiet=quiet,
     )
     say_trained(out, f"ecgtf generate --run {out}", already=already, quiet=quiet)

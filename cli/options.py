@@ -12,7 +12,7 @@ import typer
 
 TASK_HELP = "rhythm4, rhythm7, rhythm12, native, superclass, or a .toml or .csv file of codes and classes."
 
-Seed = Annotated[int, typer.Option(help="Fixes every random choice.", min=0)]
+Seed = Annotated[int, typer.Option(help="Fixes every random choice.", min=0, max=2**31 - 1)]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but results and errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
@@ -91,7 +91,11 @@ def say_copies(data: Sequence[Path], quiet: bool) -> None:
             say(f"the same ECG in several of these sets: {number} records left out, so that each is read once")
 
 
+def say_logs(folder: Path, quiet: bool) -> None:
+    """Says how to look at the losses and pictures of a training."""
+    say(f"see it in TensorBoard: tensorboard --logdir {folder / 'tensorboard'}", quiet)
+
+
 def say_trained(folder: Path, following: str, *, already: bool, quiet: bool) -> None:
     """Says how a training ended and what to run next; `already` when its run was finished before the command was called."""
-    say(f"see its losses: tensorboard --logdir {folder / 'tensorboard'}", quiet)
     say(f"{folder} is finished already; nothing to do" if already else f"wrote {folder}; next: {following}", quiet)

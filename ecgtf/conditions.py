@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from ecgtf.closeness.physiology import heart_rate, r_peaks
-from ecgtf.dataset import Arrays
+from ecgtf.dataset import Folders, records_of
+from ecgtf.ecg import Record
+from ecgtf.tasks import Task
 
 SEXES = ("male", "female")
 KNOTS: dict[str, np.ndarray] = {"age": np.arange(0.0, 101.0, 20.0), "heart_rate": np.arange(40.0, 201.0, 20.0)}
@@ -32,13 +34,21 @@ def columns(name: str) -> int:
     return len(SEXES) if name == "sex" else len(KNOTS[name])
 
 
-def of_records(names: Sequence[str], records: Arrays) -> dict[str, list]:
-    """The values of conditions for records in memory: what their source tells of age and sex, and the heart rate as measured."""
-    values = {"age": records.ages, "sex": records.sexes}
-    if "heart_rate" in names:
-        rate = records.manifest.sampling_rate
-        values["heart_rate"] = [heart_rate(peaks, rate) for peaks in r_peaks(records.signals, rate)]
-    return {name: list(values[name]) for name in names}
+def of_split(names: Sequence[str], folders: Folders, split: str, task: Task | str | None = None) -> dict[str, list]:
+    """The values of conditions for the records that `load_arrays` gives, without holding their signals.
+
+    Age and sex are what the source tells, the heart rate (beats/min) is measured.
+    """
+    values: dict[str, list] = {name: [] for name in names}
+    for _, record in records_of(folders, split, task) if names else ():
+        for name in names:
+            values[name].append(_heart_rate(record) if name == "heart_rate" else getattr(record, name))
+    return values
+
+
+def _heart_rate(record: Record) -> float:
+    (peaks,) = r_peaks(record.signal[None], record.sampling_rate)
+    return heart_rate(peaks, record.sampling_rate)
 
 
 def encode(names: Sequence[str], values: Mapping[str, Sequence[Any]], records: int) -> np.ndarray:

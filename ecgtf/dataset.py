@@ -6,13 +6,16 @@ Everything a caller needs of a data set is in this module's namespace; what lies
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ecgtf.copies import left_out
+from ecgtf.ecg import Record
 from ecgtf.manifest import (
     Folders,
     Manifest,
@@ -50,6 +53,7 @@ __all__ = [
     "read_manifests",
     "read_records",
     "read_split_codes",
+    "records_of",
     "shard_names",
     "verify",
     "write_shard",
@@ -151,32 +155,21 @@ def load_arrays(folders: Folders, split: str, task: Task | str | None = None, *,
             damaged.
     """
     task = None if task is None else get_task(task)
-    sets, skipped = read_manifests(folders), left_out(folders)
     manifest = combined_manifest(folders)
     if limit is not None and limit < 0:
         raise ValueError(f"expected a limit of at least 0, received {limit}")
-    most = sum(part.records_in(split) for _, part in sets)
+    most = sum(part.records_in(split) for _, part in read_manifests(folders))
     most = most if limit is None else min(most, limit)
     signals = np.empty((most, manifest.samples, len(manifest.leads)), np.float32)
-    labels, kept, sources = [], [], []
-    for folder, part in sets:
-        for record in read_records(folder, split, part):
-            if len(kept) == most:
-                break
-            if record.id in skipped[folder]:
-                continue
-            if task:
-                label = task.labels([record.codes])
-                if not task.multi_label and not label.any():
-                    continue
-                labels.append(label)
-            signals[len(kept)] = record.signal
-            record.signal = None
-            kept.append(record)
-            sources.append(part.name)
+    kept, sources = [], []
+    for source, record in islice(records_of(folders, split, task), most):
+        signals[len(kept)] = record.signal
+        record.signal = None
+        kept.append(record)
+        sources.append(source)
     return Arrays(
         signals=signals[: len(kept)],
-        labels=np.concatenate([task.labels([]), *labels]) if task else None,
+        labels=task.labels([record.codes for record in kept]) if task else None,
         ids=[record.id for record in kept],
         codes=[record.codes for record in kept],
         manifest=manifest,
@@ -185,6 +178,21 @@ def load_arrays(folders: Folders, split: str, task: Task | str | None = None, *,
         sexes=[record.sex for record in kept],
         sources=sources,
     )
+
+
+def records_of(folders: Folders, split: str, task: Task | str | None = None) -> Iterator[tuple[str, Record]]:
+    """The records that `load_arrays` gives, in order, one at a time, each after the name of its set.
+
+    Raises:
+        ValueError: as `load_arrays`.
+    """
+    task = None if task is None else get_task(task)
+    skipped = left_out(folders)
+    for folder, part in read_manifests(folders):
+        for record in read_records(folder, split, part):
+            wanted = task is None or task.multi_label or task.labels([record.codes]).any()
+            if wanted and record.id not in skipped[folder]:
+                yield part.name, record
 
 
 def read_split_codes(folders: Folders, split: str) -> list[tuple[str, ...]]:

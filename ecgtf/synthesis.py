@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from ecgtf.atomic import replacing
-from ecgtf.conditions import encode, of_records
-from ecgtf.dataset import Manifest, finish_dataset, load_arrays, read_labels, read_manifest, shard_names, write_shard
+from ecgtf.conditions import encode, of_split
+from ecgtf.dataset import Manifest, finish_dataset, read_labels, read_manifest, shard_names, write_shard
 from ecgtf.ecg import Record, lead_matrix, select_leads
 from ecgtf.generators.base import Generator
 from ecgtf.generators.presets import PRESETS  # and with it every model, by which Keras finds them
@@ -141,10 +141,8 @@ def labels_like(like: str, task) -> np.ndarray:
 
 def conditions_like(like: str, task, names: Sequence[str]) -> dict[str, list]:
     """The conditions of the records whose labels `labels_like` gives."""
-    if not names:
-        return {}
     folder, _, split = str(like).partition(":")
-    return of_records(names, load_arrays(folder, split or "train", task))
+    return of_split(names, folder, split or "train", task)
 
 
 def generate(

@@ -13,14 +13,13 @@ import numpy as np
 import tensorflow as tf
 
 from ecgtf.augment import Augmentation, augmented
-from ecgtf.conditions import columns, encode, of_records
+from ecgtf.conditions import columns, encode, of_split
 from ecgtf.dataset import Folders, Manifest, combined_manifest, hash_id, load, load_arrays, read_ids, read_labels
 from ecgtf.ecg import LEADS
 from ecgtf.generators.base import Generator
-from ecgtf.generators.fidelity_enhancer import FidelityEnhancer
-from ecgtf.generators.presets import OBJECTIVES, Preset, Stage, get_preset
+from ecgtf.generators.presets import Preset, Stage, get_preset
+from ecgtf.generators.stages import Stages
 from ecgtf.generators.time_vqvae import TimeVQVAE
-from ecgtf.generators.token_prior import TokenPrior
 from ecgtf.judging import Judge
 from ecgtf.run_folder import Run
 from ecgtf.tasks import Task, check_classes, get_task
@@ -58,6 +57,7 @@ def train_generator(
     resume: bool = False,
     overwrite: bool = False,
     allow_empty: bool = False,
+    on_start: Callable[[Path], None] | None = None,
     quiet: bool = False,
 ) -> Run:
     """Trains a generator on the training split of one or several data sets, and ends with the weights of the best validation.
@@ -89,6 +89,7 @@ def train_generator(
         resume: Go on with an unfinished run.
         overwrite: Replace what is there.
         allow_empty: Accept classes without training records.
+        on_start: Called with the run folder once all is checked and the training begins.
         quiet: Show no progress.
 
     Raises:
@@ -130,9 +131,21 @@ def train_generator(
     check_limits(learning_rate, max_minutes)
     set_precision(precision)
     strategy = make_strategy(devices, sizes.batch_size)
+    signal = {
+        "leads": manifest.leads,
+        "samples": manifest.samples,
+        "sampling_rate": manifest.sampling_rate,
+        "scale": manifest.statistics["std"],
+        "model_leads": leads,
+    }
+    label = {"classes": task.classes, "task": task.name, "conditions": tuple(conditions)}
+    stages = Stages(sizes, signal, label, seed)
+    stages.check(strategy, accumulate)
     run = Run.open(out, config, resume=resume, overwrite=overwrite, writes=is_chief())
     if run.finished:
         return run
+    if on_start:
+        on_start(run.folder)
 
     started = time.monotonic()
     training = Training(
@@ -141,10 +154,8 @@ def train_generator(
         data=data,
         task=task,
         manifest=manifest,
-        preset=sizes,
-        conditions=tuple(conditions),
+        stages=stages,
         accumulate=accumulate,
-        leads=leads,
         balance=balance,
         balance_sources=balance_sources,
         seed=seed,
@@ -169,10 +180,8 @@ class Training:
     data: Folders
     task: Task
     manifest: Manifest
-    preset: Preset
-    conditions: tuple[str, ...]
+    stages: Stages
     accumulate: int
-    leads: str
     balance: float
     balance_sources: float
     seed: int
@@ -181,6 +190,16 @@ class Training:
     deadline: float | None
     resume: bool
     quiet: bool
+
+    @property
+    def preset(self) -> Preset:
+        """The stages and their lengths."""
+        return self.stages.preset
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What the generator is told beside the classes."""
+        return self.stages.label["conditions"]
 
     def train_vqvae(self) -> Generator:
         """The tokenizer, the prior and, if it is asked for, the enhancer, but for those that an earlier start of the run finished."""
@@ -197,7 +216,7 @@ class Training:
         return self._train_enhancer(third, prior) if third.steps else prior
 
     def _train_tokenizer(self, stage: Stage) -> TimeVQVAE:
-        tokenizer = self._made(stage, 0, lambda: TimeVQVAE(**self._signal(), **stage.options))
+        tokenizer = self._made(stage, 0)
         some = load(self.data, "train", None, batch_size=256, shuffle=True, seed=self.seed)
         tokenizer.start_codebooks(next(iter(some))[0].numpy())
         held_out = load_arrays(self.data, "validation", limit=8).signals
@@ -213,12 +232,8 @@ class Training:
         self.run.save_model(tokenizer, "tokenizer")
         return tokenizer
 
-    def _train_prior(self, stage: Stage, tokenizer: TimeVQVAE) -> TokenPrior:
-        prior = self._made(
-            stage,
-            1,
-            lambda: TokenPrior(_bare(tokenizer), **self._label(), seed=self.seed, **stage.options),
-        )
+    def _train_prior(self, stage: Stage, tokenizer: Generator) -> Generator:
+        prior = self._made(stage, 1, tokenizer)
         self._fit(
             prior,
             stage,
@@ -231,8 +246,8 @@ class Training:
             self.run.save_model(prior, "prior")
         return prior
 
-    def _train_enhancer(self, stage: Stage, prior: TokenPrior) -> FidelityEnhancer:
-        enhancer = self._made(stage, 2, lambda: FidelityEnhancer(_bare(prior), seed=self.seed, **stage.options))
+    def _train_enhancer(self, stage: Stage, prior: Generator) -> Generator:
+        enhancer = self._made(stage, 2, prior)
         self._fit(
             enhancer,
             stage,
@@ -246,12 +261,7 @@ class Training:
         """The only stage of a diffusion or flow model."""
         (stage,) = self.preset.stages
         self.run.write_trained_on(map(hash_id, read_ids(self.data, "train", self.task)))
-        build = OBJECTIVES[self.preset.objective]
-        model = self._made(
-            stage,
-            0,
-            lambda: build(**self._signal(), **self._label(), **stage.options),
-        )
+        model = self._made(stage, 0)
         self._fit(
             model,
             stage,
@@ -261,11 +271,11 @@ class Training:
         )
         return model
 
-    def _made(self, stage: Stage, number: int, build: Callable[[], Generator]) -> Generator:
+    def _made(self, stage: Stage, number: int, before: Generator | None = None) -> Generator:
         """A new model of a stage, compiled, with the weights that its number and the seed give."""
         keras.utils.set_random_seed(self.seed + number)
         with self.strategy.scope():
-            model = build()
+            model = self.stages.build(stage, before)
             optimizer = make_optimizer(stage.learning_rate, stage.steps, weight_decay=stage.weight_decay)
             model.compile(optimizer, accumulate=self.accumulate)
         return model
@@ -302,21 +312,6 @@ class Training:
         self.run.config[f"{stage.name}_steps"] = done
         self.run.write_config()
 
-    def _signal(self) -> dict:
-        """The arguments by which a generator knows what a signal is."""
-        return {
-            "leads": self.manifest.leads,
-            "samples": self.manifest.samples,
-            "sampling_rate": self.manifest.sampling_rate,
-            "scale": self.manifest.statistics["std"],
-            "model_leads": self.leads,
-            "seed": self.seed,
-        }
-
-    def _label(self) -> dict:
-        """The arguments by which a generator knows what a label is."""
-        return {"classes": self.task.classes, "task": self.task.name, "conditions": self.conditions}
-
     def _stream(self, task: Task | None, seed: int) -> Callable[[int], tf.data.Dataset]:
         """Batches of the training split from a step on, randomly shifted, scaled and turned."""
         manifest = self.manifest
@@ -351,8 +346,8 @@ class Training:
         """The conditions of the records of a split, where the generator is told any."""
         if task is None or not self.conditions:
             return None
-        records = load_arrays(self.data, split, task)
-        return encode(self.conditions, of_records(self.conditions, records), len(records))
+        values = of_split(self.conditions, self.data, split, task)
+        return encode(self.conditions, values, len(values[self.conditions[0]]))
 
     def _shown(self, model: Generator, stage: Stage) -> dict[str, Any]:
         """What `fit` shows of a generator: a picture of one sample of each class, and figures of more, always from the same seeds."""
@@ -370,13 +365,6 @@ class Training:
             return judge(np.concatenate(drawn), np.tile(classes, (self.judge, 1)))
 
         return shown | {"figures": figures, "figures_every": max(1, stage.steps // 10)}
-
-
-def _bare(model: Generator) -> Generator:
-    """A copy without optimizer and metrics, which would else be in the checkpoints of a model around it."""
-    copy = model.__class__.from_config(model.get_config())
-    copy.set_weights(model.get_weights())
-    return copy
 
 
 def reconstruction_pictures(model: TimeVQVAE, signals: np.ndarray) -> dict[str, np.ndarray]:

@@ -107,6 +107,12 @@ def test_every_command_of_the_tour_ends_with_what_comes_next(chain):
         assert printed[name].splitlines()[-1] == last, name
 
 
+def test_a_training_says_first_how_to_look_at_it(chain):
+    folder, printed = chain
+    assert printed["train-generator"].splitlines()[0] == "see it in TensorBoard: tensorboard --logdir runs/vqvae/tensorboard"
+    assert list((folder / "runs/vqvae/tensorboard").glob("*/events*"))
+
+
 @pytest.mark.parametrize("words", [TRAIN_GENERATOR, FINETUNE, TRAIN_CLASSIFIER], ids=lambda words: words[0])
 def test_a_finished_run_says_so_when_resumed_and_takes_no_other_options(chain, monkeypatch, words):
     monkeypatch.chdir(chain[0])

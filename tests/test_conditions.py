@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ecgtf.conditions import KNOTS, columns, encode, of_records
+from ecgtf.conditions import KNOTS, columns, encode, of_split
 from ecgtf.dataset import load, load_arrays
 from ecgtf.ecg import INDEPENDENT_LEADS
 from ecgtf.generators.condition import Condition
@@ -48,7 +48,7 @@ def test_what_is_no_condition_is_refused(names, values, message):
 
 def test_columns_follow_their_records_through_the_stream(small_dataset):
     records = load_arrays(small_dataset, "train", "rhythm7")
-    values = of_records(("age", "sex", "heart_rate"), records)
+    values = of_split(("age", "sex", "heart_rate"), small_dataset, "train", "rhythm7")
     assert values["age"] == records.ages
     assert 30 < np.nanmedian(values["heart_rate"]) < 150
     mean = records.signals.mean(axis=(1, 2), dtype=np.float64)  # tells each record from the others

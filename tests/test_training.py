@@ -213,6 +213,27 @@ def test_a_finished_run_tells_what_it_was(whole, kind):
     assert all(f"tensorboard/{stage}" in events for stage in stages)
 
 
+def test_tensorboard_shows_losses_pace_noise_levels_codebooks_samples_and_pictures(whole):
+    shown = {}
+    for kind in ("vqvae", "diffwave"):
+        for path in (whole[kind].folder / "tensorboard").rglob("events*"):
+            for event in tf.compat.v1.train.summary_iterator(str(path)):
+                for value in event.summary.value:
+                    shown.setdefault((path.parent.name, value.metadata.plugin_data.plugin_name), set()).add(value.tag)
+    pace = {"loss", "val_loss", "gradient_norm", "learning_rate", "samples_per_second"}
+    assert shown["tokenizer", "scalars"] >= pace | {"perplexity_low", "perplexity_high", "commitment"}
+    assert shown["prior", "scalars"] >= pace | {"low", "high"}
+    levels = {f"loss_level_{level}" for level in range(1, 5)}
+    assert shown["denoiser", "scalars"] >= pace | levels | {
+        "sample_frechet",
+        "sample_heart_rate",
+        "sample_rmssd",
+        "heart_rate_SR",
+    }
+    assert shown["tokenizer", "images"] == {"reconstructions"}
+    assert shown["prior", "images"] == shown["denoiser", "images"] == shown["enhancer", "images"] == {"samples"}
+
+
 def test_without_validation_records_the_last_weights_are_kept(tmp_path, make_dataset):
     asked = asked_for("timediffusion") | {"steps": (9,)}
     run = train_generator(data=make_dataset("alone", {"train": 2}), out=tmp_path / "run", **asked)
@@ -228,8 +249,9 @@ def test_a_second_run_of_one_seed_has_the_same_weights(tmp_path, small_dataset, 
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize(("kind", "end"), [("vqvae", "SIGKILL"), ("diffwave", "SIGTERM"), ("timediffusion", "SIGKILL")])
-def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path, small_dataset, whole, kind, end):
+@pytest.mark.parametrize("kind", ["vqvae", "diffwave", "timediffusion"])
+@pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM"])
+def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path, small_dataset, whole, end, kind):
     """kill -9, or the SIGTERM of a scheduler, in the middle of a stage, then --resume."""
     out, asked = tmp_path / "stopped", asked_for(kind)
     code = f"from ecgtf.train_generator import train_generator; train_generator(data={str(small_dataset)!r}, out={str(out)!r}, **{asked!r})"
@@ -271,11 +293,14 @@ def test_records_are_drawn_for_an_age_a_sex_and_a_heart_rate(tmp_path, small_dat
 
 
 def test_a_run_draws_the_same_in_a_process_that_knows_nothing_of_its_training(tmp_path, whole):
-    code = "import sys, numpy, ecgtf; numpy.save(sys.argv[1], ecgtf.load_run(sys.argv[2]).generate(per_class=1, seed=7, steps=3)[0])"
-    for kind in ("diffwave", "timediffusion"):
+    code = (
+        "import sys, numpy, ecgtf; run = ecgtf.load_run(sys.argv[2]); "
+        "numpy.save(sys.argv[1], run.generate(per_class=1, seed=7, steps=eval(sys.argv[3]))[0])"
+    )
+    for kind, steps in (("vqvae", (2, 2)), ("diffwave", 3), ("timediffusion", 3)):
         there = tmp_path / f"{kind}.npy"
-        subprocess.run([sys.executable, "-c", code, there, whole[kind].folder], check=True, capture_output=True)
-        here, _ = ecgtf.load_run(whole[kind].folder).generate(per_class=1, seed=7, steps=3)
+        subprocess.run([sys.executable, "-c", code, there, whole[kind].folder, str(steps)], check=True, capture_output=True)
+        here, _ = ecgtf.load_run(whole[kind].folder).generate(per_class=1, seed=7, steps=steps)
         np.testing.assert_array_equal(np.load(there), here)
 
 
@@ -336,3 +361,22 @@ def test_bad_sizes_are_refused_before_anything_is_written(tmp_path, small_datase
         with pytest.raises(ValueError, match=r"float32|independent|learning rate|max_minutes|that accumulate divides"):
             train_generator("vqvae", small_dataset, tmp_path / "run", **option)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "says"),
+    [
+        ("diffwave", {"denoiser": {"prediction": "score"}}, "unknown prediction 'score'"),
+        ("timediffusion", {"denoiser": {"prefix": 2.0}}, "expected a share of records with a prefix from 0 to 1"),
+        ("timediffusion", {"denoiser": {"noise_levels": 10}}, "expected 1 to 10 sampling steps"),
+        ("vqvae", {"tokenizer": {"n_fft": 5}}, "expected an even n_fft of at least 4, received 5"),
+        ("vqvae", {"tokenizer": {"downsampling": (6, 6)}}, "expected powers of two as downsampling, received 6, 6"),
+        ("vqvae", {"prior": {"mask_convention": "some"}}, "mask_convention must be"),
+    ],
+)
+def test_options_that_no_model_takes_leave_the_run_that_they_would_replace(tmp_path, small_dataset, kind, options, says):
+    run = Run.open(tmp_path / "run", {"command": "train-generator"})
+    (run.folder / "model.keras").write_text("weeks of work")
+    with pytest.raises(ValueError, match=says):
+        train_generator(kind, small_dataset, run.folder, task="rhythm7", preset="tiny", options=options, overwrite=True)
+    assert (run.folder / "model.keras").read_text() == "weeks of work"

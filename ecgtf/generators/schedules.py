@@ -95,7 +95,12 @@ def zero_terminal_snr(schedule: Schedule) -> Schedule:
     """The schedule with sqrt(alpha_bar) shifted and scaled so that no signal is left at the last step (Lin et al. 2024, algorithm 1).
 
     Training then sees pure noise, which is where sampling starts. The noise tells nothing of the signal there: predict x0 or v.
+
+    Raises:
+        ValueError: if the schedule has one step only.
     """
+    if schedule.steps < 2:
+        raise ValueError(f"expected at least 2 noise levels, of which the last holds no signal, received {schedule.steps}")
     root = np.sqrt(schedule.alpha_bar)
     root = (root - root[-1]) * root[0] / (root[0] - root[-1])
     alpha_bar = root**2
