@@ -91,7 +91,8 @@ def main() -> None:
             made = generate(
                 arguments.run, Path(folder) / "set", per_class=arguments.per_class, seed=arguments.seed, quiet=True, **given
             )
-            drawn = load_arrays(made, "train", generator.task)
+            parts = [load_arrays(made, split, generator.task) for split in ("train", "validation")]
+            signals, drawn = (np.concatenate([getattr(part, of) for part in parts]) for of in ("signals", "labels"))
             found = ecgtf.evaluate(
                 arguments.data,
                 made,
@@ -103,7 +104,7 @@ def main() -> None:
         print(
             f"| {way or 'as trained'} | {seconds:.0f} |",
             *cells,
-            *(f" {cell} |" for cell in rhythm(drawn.signals, drawn.labels, generator.model.sampling_rate)),
+            *(f" {cell} |" for cell in rhythm(signals, drawn, generator.model.sampling_rate)),
             sep="",
             flush=True,
         )

@@ -38,13 +38,15 @@ class Judge:
         """Figures of samples `(n, time, leads)` with labels `(n, classes)`, NaN where there is nothing to compare.
 
         Returns:
-            `sample_frechet`: of band powers, all classes together; `sample_heart_rate` (beats/min) and `sample_rmssd` (ms):
+            `sample_frechet`: of band powers, the samples of each class counting as often as held-out records have it;
+            `sample_heart_rate` (beats/min) and `sample_rmssd` (ms):
             Wasserstein distances, means over the classes that both sides have; `heart_rate_CLASS`: the samples' medians.
         """
         figures = {"sample_frechet": float("nan")}
-        powers = [band_powers(side, self.rate, self.leads) for side in (self.signals, signals)]
-        if min(map(len, powers)) > 1:
-            figures["sample_frechet"] = frechet_distance(*powers).distance
+        pairs = _alike(self.labels, labels)
+        if len(pairs) > 1:
+            powers = [band_powers(side, self.rate, self.leads) for side in (self.signals, signals)]
+            figures["sample_frechet"] = frechet_distance(*(side[pairs[:, k]] for k, side in enumerate(powers))).distance
         real, drawn = measure(self.signals, self.rate), measure(signals, self.rate)
         distances = []
         for number, name in enumerate(self.classes):
@@ -58,6 +60,16 @@ class Judge:
             known = column[np.isfinite(column)]
             figures[name] = float(known.mean()) if len(known) else float("nan")
         return figures
+
+
+def _alike(real: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """`(pairs, 2)`: each real record whose label some samples have, and one of these, which take turns."""
+    pairs = []
+    for label in np.unique(real, axis=0):
+        here, there = (np.flatnonzero((side == label).all(axis=1)) for side in (real, drawn))
+        if len(there):
+            pairs.extend(zip(here, np.resize(there, len(here)), strict=True))
+    return np.array(pairs, int).reshape(-1, 2)
 
 
 def band_powers(signals: np.ndarray, rate: float, leads: Sequence[str]) -> np.ndarray:

@@ -31,5 +31,9 @@ def test_figures_tell_records_of_the_same_kind_from_others():
     assert swapped["sample_rmssd"] > 2 * good["sample_rmssd"]
     assert loud["sample_frechet"] > 2 * good["sample_frechet"]
     assert 50 < good["heart_rate_SR"] < 100
+    few = Judge(
+        real[:18], labels[:18], LEADS, 100.0, rhythms
+    )  # mostly SR: samples of as many of each class are no worse for it
+    assert few(alike, labels)["sample_frechet"] < 2 * few(alike[:18], labels[:18])["sample_frechet"]
     noise = judge(np.zeros_like(alike), labels)
     assert np.isnan(noise["sample_heart_rate"])
