@@ -38,6 +38,7 @@ def one_step(generator: Generator, signal: np.ndarray, label: np.ndarray) -> dic
     [
         (Diffusion, "diffwave", 1000, LEADS, {}),
         (FlowMatching, "diffwave", 97, INDEPENDENT_LEADS, {"patch": 4}),
+        (Diffusion, "diffwave", 5000, LEADS, {"patch": 8}),
         (FlowMatching, "timediffusion", 1000, LEADS, {"patch": 2, "prefix": 0.5}),
         (Diffusion, "timediffusion", 97, LEADS, {"model_leads": "all"}),
         (Diffusion, "timediffusion", 5000, INDEPENDENT_LEADS, {"patch": 8}),
@@ -198,6 +199,16 @@ def test_min_snr_weighs_every_prediction_alike_in_terms_of_x0():
     ):
         np.testing.assert_allclose(model(prediction=prediction, min_snr=5.0).loss_weights(), expected, rtol=1e-9)
     np.testing.assert_array_equal(model().loss_weights(), 1.0)
+
+
+def test_a_limit_on_the_loss_of_v_weighs_every_prediction_alike_and_keeps_much_noise():
+    ratio = np.exp(model().schedule.log_snr)
+    limited = np.minimum(ratio + 1, 5)  # of the squared error of x0; that of v is SNR + 1 times it
+    for prediction, expected in (("x0", limited), ("eps", limited / ratio), ("v", limited / (ratio + 1))):
+        np.testing.assert_allclose(model(prediction=prediction, v_limit=5.0).loss_weights(), expected, rtol=1e-9)
+    assert limited.min() >= 1
+    with pytest.raises(ValueError, match="give min_snr or v_limit, not both"):
+        model(min_snr=5.0, v_limit=5.0)
 
 
 @pytest.mark.parametrize(("network", "precision"), [("diffwave", "mixed_float16"), ("timediffusion", "mixed_bfloat16")])

@@ -48,7 +48,9 @@ class Diffusion(Denoiser):
         prediction: What the network tells of a noisy signal: the noise `eps`, the clean signal `x0`, or `v`, sqrt(alpha_bar) eps -
             sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022).
         loss: `l1` or `l2`.
-        min_snr: Limit on the weight of little noise in terms of x0 (Hang et al. 2023, 5 there); None weighs all steps alike.
+        min_snr: Weighs the squared error of x0 by min(SNR, this) (Hang et al. 2023, 5 there).
+        v_limit: Weighs it by min(SNR + 1, this): as the error of v, but for little noise, of which a network that predicts x0 cannot
+            learn more. Much noise, where the rhythm is decided, keeps its weight. Without either, errors of what is predicted count alike.
         The others: see `Denoiser`.
     """
 
@@ -60,6 +62,7 @@ class Diffusion(Denoiser):
         prediction: str = "v",
         loss: str = "l2",
         min_snr: float | None = None,
+        v_limit: float | None = None,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
@@ -69,7 +72,9 @@ class Diffusion(Denoiser):
         if loss not in ("l1", "l2"):
             raise ValueError(f"unknown loss {loss!r}; expected l1 or l2")
         self.schedule_name, self.schedule_options = schedule, dict(schedule_options or {})
-        self.prediction, self.loss_name, self.min_snr = prediction, loss, min_snr
+        if None not in (min_snr, v_limit):
+            raise ValueError("give min_snr or v_limit, not both")
+        self.prediction, self.loss_name, self.min_snr, self.v_limit = prediction, loss, min_snr, v_limit
         self.schedule = SCHEDULES[schedule](self.noise_levels, **self.schedule_options)
         if prediction == "eps" and self.schedule.alpha_bar[-1] == 0:
             raise ValueError("with no signal left at the last step the noise tells nothing of it: predict x0 or v")
@@ -85,12 +90,15 @@ class Diffusion(Denoiser):
         return losses * weights, place
 
     def loss_weights(self) -> np.ndarray:
-        """`(steps,)`: 1, or those of min-SNR for what is predicted (Hang et al. 2023, section 3.4)."""
-        if self.min_snr is None:
-            return np.ones(self.noise_levels)
+        """`(steps,)`: 1, or those of `min_snr` or `v_limit` for what is predicted (Hang et al. 2023, section 3.4)."""
         share = self.schedule.alpha_bar
-        limited = np.minimum(share, self.min_snr * (1 - share))  # min(SNR, limit) (1 - alpha_bar)
-        return limited / {"eps": share, "x0": 1 - share, "v": np.ones_like(share)}[self.prediction]
+        if self.min_snr is not None:
+            of_x0 = np.minimum(share, self.min_snr * (1 - share))  # times 1 - alpha_bar, which may be 0
+        elif self.v_limit is not None:
+            of_x0 = np.minimum(1, self.v_limit * (1 - share))
+        else:
+            return np.ones(self.noise_levels)
+        return of_x0 / {"eps": share, "x0": 1 - share, "v": np.ones_like(share)}[self.prediction]
 
     def sample(
         self,
@@ -170,4 +178,5 @@ class Diffusion(Denoiser):
             "prediction": self.prediction,
             "loss": self.loss_name,
             "min_snr": self.min_snr,
+            "v_limit": self.v_limit,
         }

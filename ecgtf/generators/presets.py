@@ -116,7 +116,10 @@ def _denoiser(network: str, sizes: dict, steps: int, rate: float, batch_size: in
 
 
 _FEW_DECODINGS = {"guidance": 2.0, "steps": (32, 16)}
-_V = {"schedule": "cosine", "schedule_options": {"shift": 0.2}, "prediction": "v", "noise_levels": 1000}
+_MUCH_NOISE = {"schedule": "cosine", "schedule_options": {"shift": 0.2}, "noise_levels": 1000}
+_V = {"prediction": "v"} | _MUCH_NOISE
+# Of a patch, the noise has as many dimensions as it has samples and leads; v asks a narrow network for all of them, x0 for the signal's.
+_X0 = {"prediction": "x0", "v_limit": 5.0} | _MUCH_NOISE
 _FEW_STEPS = {"guidance": 1.5, "sampler": "dpmpp", "steps": 25}
 _NEAR_STEPS_ALIKE = {"last_frequency": 1e-4}
 
@@ -148,26 +151,26 @@ PRESETS: dict[str, dict[str, Preset]] = {
         ),
         "paper": _vqvae(
             {"width": 128, "depth": 2, "decay": 0.8, "commitment": 1.0, "reset_below": 0.0},
-            {"width": 128, "depth": (4, 1), "heads": 2, "mask_convention": "known", "causal": False},
+            {"width": 128, "depth": (4, 1), "heads": 2, "mask_convention": "known", "causal": False, "token_drop": 0.3},
             (20_000, 40_000, 10_000),
             (1e-3, 1e-3),
             32,
-            {"guidance": 1.0, "steps": (10, 10)},
+            {"guidance": 1.0, "steps": (10, 10), "temperature": (10.0, 0.0)},
         ),
     },
     "diffwave": {
         "tiny": _denoiser(
-            "diffwave", {"width": 32, "depth": 8, "cycle": 6} | _NEAR_STEPS_ALIKE, 400, 2e-3, 32, _FEW_STEPS, patch=4, **_V
+            "diffwave", {"width": 32, "depth": 8, "cycle": 6} | _NEAR_STEPS_ALIKE, 400, 2e-3, 32, _FEW_STEPS, patch=4, **_X0
         ),
         "small": _denoiser(
             "diffwave",
-            {"width": 128, "depth": 14, "cycle": 7, "blocks": 4} | _NEAR_STEPS_ALIKE,
-            6000,
+            {"width": 128, "depth": 10, "cycle": 5, "blocks": 4} | _NEAR_STEPS_ALIKE,
+            5000,
             1e-3,
             32,
             _FEW_STEPS,
-            patch=4,
-            **_V,
+            patch=5,
+            **_X0,
         ),
         "base": _denoiser(
             "diffwave", {"width": 256, "depth": 36, "cycle": 12} | _NEAR_STEPS_ALIKE, 100_000, 4e-4, 64, _FEW_STEPS, **_V
@@ -187,16 +190,16 @@ PRESETS: dict[str, dict[str, Preset]] = {
         ),
     },
     "timediffusion": {
-        "tiny": _denoiser("timediffusion", {"width": 24, "multipliers": (1, 2, 4)}, 400, 2e-3, 32, _FEW_STEPS, patch=4, **_V),
+        "tiny": _denoiser("timediffusion", {"width": 24, "multipliers": (1, 2, 4)}, 400, 2e-3, 32, _FEW_STEPS, patch=4, **_X0),
         "small": _denoiser(
             "timediffusion",
-            {"width": 32, "multipliers": (1, 2, 4, 4), "blocks": 2},
-            6000,
+            {"width": 48, "multipliers": (1, 2, 4), "blocks": 4},
+            5600,
             1e-3,
             32,
             _FEW_STEPS,
-            patch=2,
-            **_V,
+            patch=4,
+            **_X0,
         ),
         "base": _denoiser(
             "timediffusion", {"width": 96, "multipliers": (1, 2, 4, 8), "blocks": 4}, 100_000, 4e-4, 64, _FEW_STEPS, **_V
@@ -240,6 +243,9 @@ def get_preset(kind: str, name: str, objective: str | None = None) -> Preset:
         )
     shared = {"network", "network_options", "patch", "noise_levels", "label_drop", "prefix"}
     (stage,) = preset.stages
-    stage = replace(stage, options={name: value for name, value in stage.options.items() if name in shared})
+    options = {name: value for name, value in stage.options.items() if name in shared} | {"noise_levels": 1000}
+    if kind == "diffwave":  # a flow's times are many, and near ones alike
+        options["network_options"] = options["network_options"] | _NEAR_STEPS_ALIKE
+    stage = replace(stage, options=options)
     sampling = preset.sampling | {"sampler": "heun", "steps": 25}
     return replace(preset, stages=(stage,), sampling=sampling, objective=objective)
