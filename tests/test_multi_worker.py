@@ -225,6 +225,39 @@ def test_workers_stopped_or_killed_go_on_to_the_weights_of_an_uninterrupted_trai
     assert [report["weights"] for report in resumed] == [report["weights"] for report in uninterrupted]
 
 
+GENERATOR = """
+import json, sys
+from ecgtf.train_generator import train_generator
+options = {"denoiser": {"network_options": {"width": 16, "depth": 2, "cycle": 2}}}
+common = {"task": "rhythm7", "preset": "tiny", "batch_size": 4, "quiet": True, "judge": 1}
+import ecgtf.callbacks
+def report(self, model, restore=ecgtf.callbacks.Best.restore):
+    restore(self, model)
+    json.dump([value.tolist() for value in model.get_weights()], open(sys.argv[3], "w"))
+ecgtf.callbacks.Best.restore = report
+train_generator("diffwave", sys.argv[1], sys.argv[2], steps=(12,), checkpoint_every=6, options=options, **common)
+"""
+
+
+def test_a_generator_trained_by_two_workers_has_the_same_weights_on_both(folder, data):
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    reports, processes = [folder / f"generator-{index}.json" for index in range(2)], []
+    for index, report in enumerate(reports):
+        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        words = [sys.executable, "-c", GENERATOR, data, folder / "generator", report]
+        environment = os.environ | {"TF_CONFIG": json.dumps(config)}
+        processes.append(subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True))
+    for process in processes:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors[-2000:]
+    first, second = (json.loads(report.read_text()) for report in reports)
+    assert first == second
+    run = Run.load(folder / "generator")
+    assert run.finished
+    for mine, saved in zip(first, run.load_model().get_weights(), strict=True):
+        np.testing.assert_array_equal(np.array(mine, "float32"), saved)
+
+
 @pytest.mark.parametrize(
     "config",
     [

@@ -9,8 +9,8 @@ from keras import ops
 
 from ecgtf.generators import samplers
 from ecgtf.generators.condition import guide
-from ecgtf.generators.diffusion import add_noise, target, to_x0
-from ecgtf.generators.schedules import cosine, linear, spaced_steps, zero_terminal_snr
+from ecgtf.generators.diffusion import FAST_BETAS, add_noise, target, to_x0
+from ecgtf.generators.schedules import aligned_steps, cosine, linear, spaced_steps, zero_terminal_snr
 
 FIXTURE = np.load(Path(__file__).parent / "fixtures" / "ddpm_ddim.npz")
 SCHEDULE = linear(200)
@@ -178,6 +178,32 @@ def test_a_mixture_of_two_modes_is_recovered(name, schedule):
     for mode, part in zip(MODES, (values[~upper], values[upper]), strict=True):
         assert abs(part.mean() - mode) < 0.03
         assert abs(part.std() - WIDTH) < 0.02
+
+
+def test_six_steps_have_the_moments_that_their_table_gives_and_near_those_of_the_data():
+    """DiffWave's fast sampler, from the noisy signals of its first level: with the best denoiser of a Gaussian each step is linear."""
+    schedule = linear(50, last=0.05)
+    alpha_bar = np.append(np.cumprod(1 - np.array(FAST_BETAS))[::-1], 1.0)
+    assert (np.diff(aligned_steps(schedule, alpha_bar[:-1])) < 0).all()
+    table = samplers.ddpm(alpha_bar)
+    mean, variance = np.sqrt(alpha_bar[0]) * MEAN, alpha_bar[0] * SD**2 + 1 - alpha_bar[0]
+    for (keep, data, _, noise), share in zip(table, alpha_bar[:-1], strict=True):
+        slope = np.sqrt(share) * SD**2 / (share * SD**2 + 1 - share)
+        mean = keep * mean + data * (MEAN + slope * (mean - np.sqrt(share) * MEAN))
+        variance = (keep + data * slope) ** 2 * variance + noise**2
+    assert mean == pytest.approx(MEAN, abs=1e-9)  # no step biases the mean; few steps lose some of the spread
+    assert 0.6 * SD < np.sqrt(variance) < SD
+
+    shares, rng = tf.constant(alpha_bar), np.random.default_rng(2)
+    start = np.sqrt(alpha_bar[0]) * rng.normal(MEAN, SD, (20_000, 1)) + np.sqrt(1 - alpha_bar[0]) * rng.normal(size=(20_000, 1))
+    fresh = tf.constant(rng.normal(size=(6, 20_000, 1)))
+
+    def denoise(x, k):
+        return gaussian(x, ops.sqrt(shares[k]), ops.sqrt(1 - shares[k]))
+
+    values = samplers.sample(denoise, tf.constant(start), table, lambda k: fresh[k]).numpy()
+    assert values.mean() == pytest.approx(mean, abs=0.01)
+    assert values.std() == pytest.approx(np.sqrt(variance), abs=0.01)
 
 
 def test_ddim_of_eta_1_over_all_steps_is_ddpm():
