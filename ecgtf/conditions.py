@@ -20,6 +20,7 @@ SEXES = ("male", "female")
 KNOTS: dict[str, np.ndarray] = {"age": np.arange(0.0, 101.0, 20.0), "heart_rate": np.arange(40.0, 201.0, 20.0)}
 """Years and beats/min; what lies beyond the ends counts as the ends."""
 CONDITIONS = ("age", "sex", "heart_rate")
+QUANTILES = np.linspace(0.0, 1.0, 21)
 UNITS = {"age": "years", "heart_rate": "beats/min"}
 
 
@@ -49,6 +50,30 @@ def of_split(names: Sequence[str], folders: Folders, split: str, task: Task | st
 def _heart_rate(record: Record) -> float:
     (peaks,) = r_peaks(record.signal[None], record.sampling_rate)
     return heart_rate(peaks, record.sampling_rate)
+
+
+def rates_by_class(rates: Sequence[float], labels: np.ndarray, classes: Sequence[str]) -> dict[str, list[float]]:
+    """Quantiles of the heart rate (beats/min, at `QUANTILES`) of the records of each class, and of all records as `""`."""
+    rates, members = np.asarray(rates, float), [(name, labels[:, k] > 0) for k, name in enumerate(classes)]
+    found = {}
+    for name, rows in (("", np.ones(len(rates), bool)), *members):
+        known = rates[rows & np.isfinite(rates)]
+        if len(known):
+            found[name] = np.quantile(known, QUANTILES).round(1).tolist()
+    return found
+
+
+def draw_rates(
+    table: Mapping[str, Sequence[float]], labels: np.ndarray, classes: Sequence[str], uniform: np.ndarray
+) -> np.ndarray:
+    """Heart rates `(records,)` for labels `(records, classes)`: those of the first class of a record, at quantiles `uniform` `(records,)`.
+
+    NaN, unknown, where the table tells nothing.
+    """
+    names = [classes[int(row.argmax())] if row.any() else "" for row in labels]
+    nothing = np.full(len(QUANTILES), np.nan)
+    tables = [table.get(name, table.get("", nothing)) for name in names]
+    return np.array([np.interp(place, QUANTILES, values) for place, values in zip(uniform, tables, strict=True)])
 
 
 def encode(names: Sequence[str], values: Mapping[str, Sequence[Any]], records: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from ecgtf.atomic import replacing
-from ecgtf.conditions import encode, of_split
+from ecgtf.conditions import draw_rates, encode, of_split
 from ecgtf.dataset import Manifest, finish_dataset, read_labels, read_manifest, shard_names, write_shard
 from ecgtf.ecg import Record, lead_matrix, select_leads
 from ecgtf.generators.base import Generator
@@ -54,7 +54,9 @@ class TrainedGenerator:
     ) -> Iterator[np.ndarray]:
         """Millivolts `(up to batch_size, time, leads)` for labels `(n, classes)`, batch after batch, through one compiled graph.
 
-        `conditions` are values of those that the generator knows, one a record: age (years), sex, heart rate (beats/min).
+        `conditions` are values of those that the generator knows, one a record: age (years), sex, heart rate (beats/min). What is not
+        given is unknown, but for the heart rate, which is drawn as training records of the class have it: told of a rate, networks
+        keep it.
 
         What a record looks like depends on its label, its place, the seed and the batch size alone.
 
@@ -66,7 +68,11 @@ class TrainedGenerator:
             raise ValueError(
                 f"expected labels (n, {len(self.classes)}) for {', '.join(self.classes)}, received shape {labels.shape}"
             )
-        labels = np.concatenate([labels, encode(self.conditions, conditions or {}, len(labels))], axis=1)
+        told = dict(conditions or {})
+        if "heart_rate" in self.conditions and "heart_rate" not in told:
+            places = np.random.default_rng(seed).uniform(size=len(labels))
+            told["heart_rate"] = draw_rates(self.run.config.get("heart_rates", {}), labels, self.classes, places)
+        labels = np.concatenate([labels, encode(self.conditions, told, len(labels))], axis=1)
         options = self.sampling(**options)
         key = tuple(sorted((name, tuple(np.atleast_1d(value))) for name, value in options.items()))
         if key not in self._compiled:
@@ -177,7 +183,8 @@ def generate(
         like: Draw the labels of this split, `data/X:train`, instead, and the conditions that the generator knows.
         age: Years, the same for all records, where the generator knows this condition; so for the next two.
         sex: `male` or `female`.
-        heart_rate: Beats/min.
+        heart_rate: Beats/min; where the generator knows it and neither this nor `like` tells it, it is drawn as training records of
+            the class have it.
         guidance: Weight of classifier-free guidance; by default what the run recommends, as for the next six.
         sampler: Of diffusion (`ddpm`, `ddim`, `dpmpp`, `fast`) and flow models (`euler`, `heun`).
         sampler_steps: Evaluations of a diffusion or flow model; decoding steps of the low and high tokens of Time-VQVAE.

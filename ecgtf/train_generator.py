@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from ecgtf.augment import Augmentation, augmented
-from ecgtf.conditions import columns, encode, of_split
+from ecgtf.conditions import columns, draw_rates, encode, of_split, rates_by_class
 from ecgtf.dataset import Folders, Manifest, combined_manifest, hash_id, load, load_arrays, read_ids, read_labels
 from ecgtf.ecg import LEADS
 from ecgtf.generators.base import Generator
@@ -98,7 +98,8 @@ def train_generator(
     sizes = get_preset(kind, preset, objective).with_options(options or {}).with_lengths(steps, learning_rate, batch_size)
     task = get_task(task)
     manifest = combined_manifest(data)
-    check_classes(read_labels(data, "train", task), task, allow_empty)
+    labels = read_labels(data, "train", task)
+    check_classes(labels, task, allow_empty)
     config = {
         "command": "train-generator",
         "kind": kind,
@@ -146,6 +147,11 @@ def train_generator(
         return run
     if on_start:
         on_start(run.folder)
+    if "heart_rate" in conditions:  # by which it is drawn from where none is asked for
+        rates = of_split(("heart_rate",), data, "train", task)["heart_rate"]
+        kept = labels if task.multi_label else labels[labels.any(axis=1)]
+        run.config["heart_rates"] = rates_by_class(rates, kept, task.classes)
+        run.write_config()
 
     started = time.monotonic()
     training = Training(
@@ -353,16 +359,23 @@ class Training:
         """What `fit` shows of a generator: a picture of one sample of each class, and figures of more, always from the same seeds."""
         compiled = tf.function(lambda label, seed: model.sample(label, seed, **self.preset.sampling))
         classes = np.eye(len(self.task.classes), dtype="float32")
-        labels = tf.constant(np.concatenate([classes, encode(self.conditions, {}, len(classes))], axis=1))
-        shown = {"pictures": lambda model: sample_pictures(model, compiled(labels, tf.constant([self.seed, 0])).numpy())}
+
+        def drawn(number: int) -> np.ndarray:
+            told = {}
+            if "heart_rate" in self.conditions:
+                places = np.random.default_rng([self.seed, number]).uniform(size=len(classes))
+                told = {"heart_rate": draw_rates(self.run.config["heart_rates"], classes, self.task.classes, places)}
+            labels = np.concatenate([classes, encode(self.conditions, told, len(classes))], axis=1)
+            return compiled(tf.constant(labels), tf.constant([self.seed, number])).numpy()
+
+        shown = {"pictures": lambda model: sample_pictures(model, drawn(0))}
         held_out = load_arrays(self.data, "validation", self.task) if self.judge else ()
         if not len(held_out):
             return shown
         judge = Judge(held_out.signals, held_out.labels, self.manifest.leads, self.manifest.sampling_rate, self.task.classes)
 
         def figures(_: Generator) -> dict[str, float]:
-            drawn = [compiled(labels, tf.constant([self.seed, 1 + k])).numpy() for k in range(self.judge)]
-            return judge(np.concatenate(drawn), np.tile(classes, (self.judge, 1)))
+            return judge(np.concatenate([drawn(1 + k) for k in range(self.judge)]), np.tile(classes, (self.judge, 1)))
 
         return shown | {"figures": figures, "figures_every": max(1, stage.steps // 10)}
 

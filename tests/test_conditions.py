@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ecgtf.conditions import KNOTS, columns, encode, of_split
+from ecgtf.conditions import KNOTS, columns, draw_rates, encode, of_split, rates_by_class
 from ecgtf.dataset import load, load_arrays
 from ecgtf.ecg import INDEPENDENT_LEADS
 from ecgtf.generators.condition import Condition
@@ -44,6 +44,22 @@ def test_conditions_stand_in_the_order_of_their_names_and_unknown_ones_are_zeros
 def test_what_is_no_condition_is_refused(names, values, message):
     with pytest.raises(ValueError, match=message):
         encode(names, values, 1)
+
+
+def test_heart_rates_are_drawn_as_the_records_of_a_class_have_them():
+    rng = np.random.default_rng(0)
+    labels = np.eye(3)[np.arange(600) % 2]  # none of the third class
+    rates = np.where(labels[:, 0] > 0, rng.uniform(40, 60, 600), rng.normal(110, 5, 600))
+    rates[::7] = np.nan
+    table = rates_by_class(rates, labels, ("slow", "fast", "none"))
+    assert table.keys() == {"", "slow", "fast"}
+    drawn = draw_rates(table, np.eye(3)[[0, 1]].repeat(500, axis=0), ("slow", "fast", "none"), rng.uniform(size=1000))
+    for k, part in enumerate((drawn[:500], drawn[500:])):
+        real = rates[(labels[:, k] > 0) & np.isfinite(rates)]
+        np.testing.assert_allclose(np.quantile(part, [0.1, 0.5, 0.9]), np.quantile(real, [0.1, 0.5, 0.9]), atol=2.0)
+    of_all = draw_rates(table, np.array([[0, 0, 1], [0, 0, 0]]), ("slow", "fast", "none"), np.array([0.0, 1.0]))
+    np.testing.assert_allclose(of_all, [np.nanmin(rates), np.nanmax(rates)], atol=0.1)
+    assert np.isnan(draw_rates({}, np.eye(3), ("slow", "fast", "none"), np.zeros(3))).all()
 
 
 def test_columns_follow_their_records_through_the_stream(small_dataset):

@@ -278,6 +278,7 @@ def test_records_are_drawn_for_an_age_a_sex_and_a_heart_rate(tmp_path, small_dat
     assert set(drawn.sexes) == {"female"}
     settings = read_manifest(out).generator["settings"]
     assert {name: settings[name] for name in CONDITIONS} == {"age": 71.0, "sex": "female", "heart_rate": 120.0}
+    assert whole["diffwave"].config["heart_rates"].keys() == {"", "SR", "SB", "ST", "SA", "AFIB", "AFLT", "SVT"}
     like = load_arrays(
         generate(told, tmp_path / "like", like=f"{small_dataset}:test", validation_share=0.0, sampler_steps=2, quiet=True),
         "train",
