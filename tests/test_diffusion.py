@@ -73,6 +73,8 @@ SAVED = [
             "clip_norm": 2.0,
         },
     ),
+    (Diffusion, {"prediction": "x0", "v_limit": 5.0}),
+    (FlowMatching, {"prediction": "x0", "v_limit": 5.0}),
     (FlowMatching, {"times": "uniform", "network": "timediffusion", "model_leads": "all", "noise_levels": 30}),
 ]
 
@@ -114,8 +116,19 @@ def test_losses_by_noise_level_make_up_the_loss():
     generator = model(min_snr=None)
     signal = np.random.default_rng(0).normal(scale=0.3, size=(8, 90, 12)).astype("float32")
     terms = generator.loss_terms(tf.constant(signal), tf.eye(8, 3), tf.constant([1, 2]), training=True)
-    # one draw in each eighth of the noise levels: two in each of the four ranges
-    np.testing.assert_allclose(np.mean([terms[f"loss_level_{k}"] for k in range(1, 5)]), terms["loss"], rtol=1e-5)
+    sums, numbers = zip(*(terms[f"loss_level_{k}"] for k in range(1, 5)), strict=True)
+    assert numbers == (2, 2, 2, 2)  # one draw in each eighth of the noise levels
+    np.testing.assert_allclose(np.sum(sums) / 8, terms["loss"], rtol=1e-5)
+
+
+def test_a_noise_level_that_a_batch_has_no_record_of_leaves_its_mean_as_it_was():
+    generator = model(FlowMatching)
+    generator.compile(keras.optimizers.SGD(0.0))
+    signal = np.random.default_rng(0).normal(scale=0.3, size=(2, 90, 12)).astype("float32")
+    data = tf.data.Dataset.from_tensors((signal, np.eye(2, 3, dtype="float32"))).repeat(12)
+    seen = generator.fit(data, verbose=0, shuffle=False).history
+    for level in range(1, 5):  # without a trained network the loss is 1 + the signal's variance, at every level
+        assert seen[f"loss_level_{level}"][0] == pytest.approx(seen["loss"][0], rel=0.2)
 
 
 def test_a_perfect_network_has_no_loss():
@@ -124,6 +137,7 @@ def test_a_perfect_network_has_no_loss():
         (Diffusion, {"prediction": "eps"}),
         (Diffusion, {}),
         (FlowMatching, {}),
+        (FlowMatching, {"prediction": "x0", "v_limit": 5.0}),
     ):
         generator = model(build, **options)
         values, noise = (tf.random.stateless_normal((5, 90, 8), [0, k]) for k in (1, 2))
@@ -131,7 +145,7 @@ def test_a_perfect_network_has_no_loss():
 
         def perfect(x, step, *_, generator=generator, values=values, noise=noise, place=place):
             if isinstance(generator, FlowMatching):
-                return noise - values
+                return values if generator.prediction == "x0" else noise - values
             share = tf.gather(tf.constant(generator.schedule.alpha_bar, tf.float32), tf.cast(step, tf.int32))[:, None, None]
             np.testing.assert_allclose(x, tf.sqrt(share) * values + tf.sqrt(1 - share) * noise, atol=1e-5)
             v = tf.sqrt(share) * noise - tf.sqrt(1 - share) * values
@@ -231,8 +245,15 @@ def test_half_precision_learns_and_draws_near_float32(network, precision):
     assert np.abs(drawn[precision] - drawn["float32"]).mean() < 0.1 * np.abs(drawn["float32"]).mean()
 
 
-@pytest.mark.parametrize(("build", "network"), [(Diffusion, "diffwave"), (FlowMatching, "timediffusion")])
-def test_the_model_learns_what_sets_two_classes_apart(build, network):
+@pytest.mark.parametrize(
+    ("build", "network", "options"),
+    [
+        (Diffusion, "diffwave", {}),
+        (FlowMatching, "timediffusion", {}),
+        (FlowMatching, "timediffusion", {"prediction": "x0", "v_limit": 5.0}),
+    ],
+)
+def test_the_model_learns_what_sets_two_classes_apart(build, network, options):
     """Slow and fast sines of random phase: each class is drawn at its own frequency, at about its own amplitude."""
     rng = np.random.default_rng(0)
     label = np.eye(2, dtype="float32")[rng.integers(2, size=512)]
@@ -253,6 +274,7 @@ def test_the_model_learns_what_sets_two_classes_apart(build, network):
         }[network],
         noise_levels=200,
         patch=2,
+        **options,
     )
     generator.compile(keras.optimizers.Adam(2e-3))
     data = tf.data.Dataset.from_tensor_slices((signal, label)).batch(32).repeat()
@@ -269,6 +291,8 @@ def test_the_model_learns_what_sets_two_classes_apart(build, network):
     [
         ({"schedule": "quadratic"}, "unknown schedule 'quadratic'; expected one of linear, cosine"),
         ({"prediction": "score"}, "unknown prediction 'score'; expected one of eps, x0, v"),
+        ({"build": FlowMatching, "prediction": "v"}, "unknown prediction 'v' of flow matching; expected velocity or x0"),
+        ({"build": FlowMatching, "v_limit": 5.0}, "v_limit is for prediction x0"),
         ({"loss": "huber"}, "unknown loss 'huber'; expected l1 or l2"),
         ({"schedule": "zero_terminal_snr", "prediction": "eps"}, "predict x0 or v"),
     ],

@@ -68,6 +68,10 @@ def test_another_objective_keeps_the_network():
         for name, value in get_preset("timediffusion", "paper").stages[0].options.items()
         if name in ("network", "network_options", "noise_levels", "label_drop")
     }
+    of_patches = get_preset("diffwave", "small", "flow").stages[0].options
+    assert of_patches["prediction"] == "x0"
+    assert of_patches["network_options"]["last_frequency"] == 1e-4
+    assert get_preset("diffwave", "paper", "flow").stages[0].options["network_options"]["last_frequency"] == 1e-4
     model = FlowMatching(LEADS, 100, 100.0, np.ones(12), classes=("SR",), task="rhythm4", **stage.options)
     model.check_sampling(preset.sampling)
     with pytest.raises(ValueError, match="vqvae has no choice of objective"):
@@ -83,7 +87,7 @@ def test_options_of_the_models_take_the_place_of_the_presets():
     assert prior.options["causal"] is False
     assert tokenizer.options == get_preset("vqvae", "small").stages[0].options
     (stage,) = get_preset("timediffusion", "small").with_options({"denoiser": {"network_options": {"width": 96}}}).stages
-    assert stage.options["network_options"] == {"width": 96, "multipliers": (1, 2, 4, 4), "blocks": 2}
+    assert stage.options["network_options"] == {"width": 96, "multipliers": (1, 2, 4), "blocks": 4}
     with pytest.raises(ValueError, match=r"expected true or false for prior.causal, received 'False'"):
         get_preset("vqvae", "small").with_options({"prior": {"causal": "False"}})
     with pytest.raises(ValueError, match=r"expected names and values for denoiser.network_options, received 96"):

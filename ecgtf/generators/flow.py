@@ -13,6 +13,8 @@ from ecgtf.generators import samplers
 from ecgtf.generators.denoiser import Denoiser
 
 SAMPLERS = ("euler", "heun")
+_STEEPEST = 400.0
+"""Limit on 1 / t^2 unless one is given: that of t = 1 / 20."""
 
 
 @keras.saving.register_keras_serializable("ecgtf")
@@ -21,14 +23,23 @@ class FlowMatching(Denoiser):
 
     Args:
         times: How training times are drawn: `logit_normal`, more of them in the middle (Esser et al. 2024), or `uniform`.
+        prediction: What the network tells: the `velocity`, or the clean signal `x0`, from which it follows. Noise has as many
+            dimensions as a patch has samples and leads, and a narrow network cannot tell a velocity, which holds it (Li & He 2025).
+        v_limit: With x0, limit on the weight 1 / t^2 that makes the squared error of x0 that of the velocity.
         The others: see `Denoiser`.
     """
 
-    def __init__(self, *args, times: str = "logit_normal", **kwargs):
+    def __init__(
+        self, *args, times: str = "logit_normal", prediction: str = "velocity", v_limit: float | None = None, **kwargs
+    ):
         super().__init__(*args, **kwargs)
+        if prediction not in ("velocity", "x0"):
+            raise ValueError(f"unknown prediction {prediction!r} of flow matching; expected velocity or x0")
+        if prediction == "velocity" and v_limit is not None:
+            raise ValueError("v_limit is for prediction x0")
         if times not in ("logit_normal", "uniform"):
             raise ValueError(f"unknown times {times!r}; expected logit_normal or uniform")
-        self.times = times
+        self.times, self.prediction, self.v_limit = times, prediction, v_limit
 
     def losses(self, values, noise, place, condition, known=None):
         """See `Denoiser`."""
@@ -36,8 +47,11 @@ class FlowMatching(Denoiser):
         time = tf.sigmoid(tf.math.ndtri(tf.clip_by_value(place, 1e-6, 1 - 1e-6))) if self.times == "logit_normal" else place
         spread = time[:, None, None]
         noisy = (1 - spread) * values + spread * noise
-        error = self.predict_with_network(noisy, time * (self.noise_levels - 1), condition, known, values) - (noise - values)
-        return self.mean_unknown(ops.square(error), known), time
+        output = self.predict_with_network(noisy, time * (self.noise_levels - 1), condition, known, values)
+        if self.prediction == "velocity":
+            return self.mean_unknown(ops.square(output - (noise - values)), known), time
+        weight = ops.minimum(1 / ops.square(time), _STEEPEST if self.v_limit is None else self.v_limit)
+        return weight * self.mean_unknown(ops.square(output - values), known), time
 
     def sample(self, label, seed, *, guidance: float = 1.0, sampler: str = "heun", steps: int = 25, parts: int = 1):
         """Draws `(batch, time, leads)` millivolts for labels `(batch, classes)`; `seed` is a `(2,)` int32 tensor.
@@ -56,7 +70,8 @@ class FlowMatching(Denoiser):
 
         def draw(start, _, *known):
             def denoise(x, time):
-                return x - time * predict(x, time * (self.noise_levels - 1), *known)
+                output = predict(x, time * (self.noise_levels - 1), *known)
+                return output if self.prediction == "x0" else x - time * output
 
             if sampler == "heun":
                 return samplers.heun(denoise, start, times)
@@ -73,4 +88,4 @@ class FlowMatching(Denoiser):
 
     def get_config(self) -> dict:
         """The arguments of `__init__`."""
-        return super().get_config() | {"times": self.times}
+        return super().get_config() | {"times": self.times, "prediction": self.prediction, "v_limit": self.v_limit}

@@ -243,6 +243,8 @@ def get_preset(kind: str, name: str, objective: str | None = None) -> Preset:
         )
     shared = {"network", "network_options", "patch", "noise_levels", "label_drop", "prefix"}
     (stage,) = preset.stages
+    if stage.options.get("patch", 1) > 1:
+        shared |= {"prediction", "v_limit"}
     options = {name: value for name, value in stage.options.items() if name in shared} | {"noise_levels": 1000}
     if kind == "diffwave":  # a flow's times are many, and near ones alike
         options["network_options"] = options["network_options"] | _NEAR_STEPS_ALIKE
