@@ -1,5 +1,8 @@
 """Drawing from a trained run: data sets, WFDB records, npz, and the Python API."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import wfdb
@@ -54,6 +57,20 @@ def test_the_same_weights_and_seed_give_the_same_bytes(run, tmp_path):
     first, again, other = ([path.read_bytes() for path in sorted(folder.glob("*.tfrecord*"))] for folder in sets)
     assert first == again
     assert first != other
+
+
+def test_memory_does_not_grow_with_the_records_drawn(run, tmp_path):
+    """1,120 records hold 54 MB as arrays; the second of two draws in a process shows what they need beyond the first."""
+    code = (
+        "import sys, resource; from ecgtf.synthesis import generate; peaks = []\n"
+        "for number in (8, 160):\n"
+        "    generate(sys.argv[1], f'{sys.argv[2]}/{number}', per_class=number, sampler_steps=(2, 2), quiet=True)\n"
+        "    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        "print(peaks[1] - peaks[0])"
+    )
+    command = [sys.executable, "-c", code, str(run), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 27_000  # kB
 
 
 def test_labels_like_a_split_are_its_labels(run, small_dataset, tmp_path):

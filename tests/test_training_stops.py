@@ -130,6 +130,17 @@ def whole(tmp_path_factory) -> list[np.ndarray]:
     return state(train(tmp_path_factory.mktemp("whole")))
 
 
+def test_a_training_step_is_traced_once_for_all_epochs(tmp_path):
+    class Counted(Line):
+        traces = 0
+
+        def loss_terms(self, *arguments, **options):
+            self.traces += 1
+            return super().loss_terms(*arguments, **options)
+
+    assert train(tmp_path / "run", Counted()).traces == 1
+
+
 # --- stopping
 
 
