@@ -20,7 +20,15 @@ from ecgtf.closeness.physiology import measure
 from ecgtf.dataset import load_arrays
 from ecgtf.synthesis import class_labels, generate, load_run
 
-COLUMNS = ("frechet_distance", "coverage", "heart_rate_distance", "rmssd_distance", "p_wave_distance", "near_copy_rate")
+COLUMNS = (
+    "frechet_distance",
+    "coverage",
+    "heart_rate_distance",
+    "rmssd_distance",
+    "p_wave_distance",
+    "near_copy_rate",
+    "lead_inconsistency",
+)
 
 
 def options(text: str) -> dict:
@@ -42,14 +50,19 @@ def _number(text: str) -> int | float | str:
     return text
 
 
+def _with_interval(metric: dict) -> str:
+    interval = "" if metric["low"] is None else f" ({metric['low']:.3g} to {metric['high']:.3g})"
+    return f"{metric['value']:.3g}{interval}"
+
+
 def rhythm(signals: np.ndarray, labels: np.ndarray, rate: float) -> list[str]:
-    """For each class the median heart rate (5th to 95th percentile) and the median RMSSD."""
+    """For each class the median heart rate (5th to 95th percentile), RMSSD and P-wave score."""
     found = measure(signals, rate)
     cells = []
     for members in labels.T > 0:
-        rates, irregular = found.heart_rate[members], found.rmssd[members]
+        rates, irregular, p_wave = found.heart_rate[members], found.rmssd[members], found.p_wave[members]
         low, middle, high = np.nanpercentile(rates, [5, 50, 95]) if np.isfinite(rates).any() else [np.nan] * 3
-        cells.append(f"{middle:.0f} ({low:.0f}-{high:.0f}), {np.nanmedian(irregular):.0f} ms")
+        cells.append(f"{middle:.0f} ({low:.0f}-{high:.0f}), {np.nanmedian(irregular):.0f} ms, {np.nanmedian(p_wave):.2f}")
     return cells
 
 
@@ -100,7 +113,7 @@ def main() -> None:
                 groups=("distribution", "physiology", "privacy"),
                 extractor=arguments.extractor,
             )["metrics"]
-        cells = [f" {found[name]['value']:.3g} ({found[name]['low']:.3g} to {found[name]['high']:.3g}) |" for name in COLUMNS]
+        cells = [f" {_with_interval(found[name])} |" for name in COLUMNS]
         print(
             f"| {way or 'as trained'} | {seconds:.0f} |",
             *cells,

@@ -1,9 +1,12 @@
 """The command line: the chain without arguments in an empty folder, and bad input told in one line."""
 
 import json
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +123,21 @@ def test_a_finished_run_says_so_when_resumed_and_takes_no_other_options(chain, m
     assert code == 0
     assert out.splitlines()[-1].endswith("is finished already; nothing to do")
     assert "another configuration (seed: 0 there, 1 now)" in refused(*words, "--resume", "--seed", 1)
+
+
+def test_a_training_that_is_asked_to_end_says_how_it_goes_on(chain, tmp_path):
+    words = ["train-generator", "--data", chain[0] / "data/simulated", "--out", tmp_path / "run", "--preset", "tiny"]
+    words += ["--steps", "400,400", "--batch-size", "4", "--checkpoint-every", "2", "--judge", "0"]
+    command = [sys.executable, "-m", "ecgtf.cli.main", *map(str, words)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        while process.poll() is None and not list((tmp_path / "run").glob("checkpoints/tokenizer/ckpt-*.index")):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert re.search(
+        r"stopped a(t|fter) step \d+ of stage tokenizer, of which there is a checkpoint; a training goes on with", errors
+    )
 
 
 @pytest.mark.parametrize("command", ["train-generator", "train-classifier", "finetune"])

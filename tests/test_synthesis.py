@@ -73,6 +73,15 @@ def test_memory_does_not_grow_with_the_records_drawn(run, tmp_path):
     assert int(done.stdout) < 27_000  # kB
 
 
+def test_several_classes_at_once_and_none_can_be_asked_for(run):
+    labels = np.zeros((3, 7), "float32")
+    labels[0, :2] = labels[1, 3] = 1.0
+    signals, given = ecgtf.load_run(run).generate(labels, seed=2, steps=(2, 2))
+    assert signals.shape == (3, 1000, 12)
+    assert np.isfinite(signals).all()
+    np.testing.assert_array_equal(given, labels)
+
+
 def test_labels_like_a_split_are_its_labels(run, small_dataset, tmp_path):
     labels = labels_like(f"{small_dataset}:test", get_task("rhythm7"))
     out = generate(run, tmp_path / "set", like=f"{small_dataset}:test", validation_share=0.0, **FEW)
