@@ -96,5 +96,7 @@ def test_options_of_the_models_take_the_place_of_the_presets():
         get_preset("diffwave", "small").with_options({"denoiser": {"conditions": ["age"]}})
     with pytest.raises(ValueError, match="unknown stage 'decoder'; expected one of tokenizer, prior, enhancer"):
         get_preset("vqvae", "small").with_options({"decoder": {}})
-    with pytest.raises(ValueError, match="denoiser has no option 'schedule'; expected one of times, prediction, v_limit, network_options"):
+    with pytest.raises(
+        ValueError, match="denoiser has no option 'schedule'; expected one of times, prediction, v_limit, network_options"
+    ):
         get_preset("diffwave", "small", "flow").with_options({"denoiser": {"schedule": "linear"}})

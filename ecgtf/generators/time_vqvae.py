@@ -60,6 +60,10 @@ class TimeVQVAE(Generator):
         **kwargs,
     ):
         super().__init__(leads, samples, sampling_rate, scale, **kwargs)
+        if n_fft < 4 or n_fft % 2:
+            raise ValueError(f"expected an even n_fft of at least 4, received {n_fft}")
+        if any(factor < 1 or factor & (factor - 1) for factor in downsampling):
+            raise ValueError(f"expected powers of two as downsampling, received {', '.join(map(str, downsampling))}")
         self.downsampling, self.codes, self.code_dim = tuple(downsampling), tuple(codes), code_dim
         self.width, self.depth, self.n_fft = width, depth, n_fft
         self.commitment, self.decay, self.reset_below = commitment, decay, reset_below
