@@ -6,6 +6,8 @@ import pytest
 import tensorflow as tf
 
 from ecgtf.ecg import INDEPENDENT_LEADS, LEADS, lead_matrix
+from ecgtf.generators.fidelity_enhancer import FidelityEnhancer
+from ecgtf.generators.presets import get_preset
 from ecgtf.generators.time_vqvae import TimeVQVAE
 from ecgtf.generators.token_prior import CodeLogits, TokenNetwork, TokenPrior
 
@@ -13,6 +15,11 @@ from ecgtf.generators.token_prior import CodeLogits, TokenNetwork, TokenPrior
 def tokenizer(samples=200, leads=LEADS, **options) -> TimeVQVAE:
     defaults = {"width": 32, "depth": 1, "codes": (32, 48), "code_dim": 4, "seed": 1}
     return TimeVQVAE(leads, samples, 100.0, np.linspace(0.1, 0.3, len(leads)), **(defaults | options))
+
+
+def published(samples=200, leads=LEADS, **options) -> TimeVQVAE:
+    defaults = {"downsampling": (8, 4), "depth": 1, "lead_loss": 0.0, "commitment": 1.0}
+    return tokenizer(samples, leads, coder="published", **(defaults | options))
 
 
 def prior(**options) -> TokenPrior:
@@ -78,6 +85,126 @@ def test_a_saved_tokenizer_gives_the_same_tokens_and_signals(tmp_path, signals):
     for mine, other in zip(model.encode(signals), loaded.encode(signals), strict=True):
         np.testing.assert_array_equal(mine, other)
     np.testing.assert_array_equal(model.reconstruct(signals), loaded.reconstruct(signals))
+
+
+@pytest.mark.parametrize(
+    ("model_leads", "downsampling", "tokens", "parameters"),
+    [
+        ("all", None, (7, 62), 1_193_280),
+        ("all", (32, 8), (31, 250), 168_144),
+        # 8 channels of real and imaginary parts less, for kernels of height h = 1 and 3: (4h taps, bias and length) + (4 first widths)
+        # a channel into the encoder; 4 first widths and a bias out of the decoder's last but one doubling; its last one is a full
+        # convolution of 4h taps and one of 1, with a bias each
+        (
+            "independent",
+            None,
+            (7, 62),
+            1_193_280 - sum(8 * (4 * h + 2 + 4 + 4 + 1) + (24**2 - 16**2) * (4 * h + 1) + 16 for h in (1, 3)),
+        ),
+    ],
+)
+def test_the_published_coder_has_the_published_number_of_parameters(model_leads, downsampling, tokens, parameters):
+    options = get_preset("vqvae", "paper").stages[0].options
+    options = options if downsampling is None else {**options, "downsampling": downsampling}
+    model = TimeVQVAE(LEADS, 1000, 100.0, np.ones(12), model_leads=model_leads, **options)
+    assert model.tokens == tokens
+    assert sum(np.prod(weight.shape) for weight in model.trainable_variables) == parameters
+    # what does not learn by gradients: codebooks with their counts and sums, and the moments of batch normalisations
+    moments = [weight for weight in model.non_trainable_variables if weight.name.startswith("moving")]
+    assert len(model.non_trainable_variables) == 2 * 3 + len(moments)
+
+
+@pytest.mark.parametrize("model_leads", ["independent", "all"])
+@pytest.mark.parametrize(("samples", "downsampling", "n_fft"), [(200, (8, 4), 4), (203, (16, 2), 4), (97, (4, 8), 8)])
+def test_published_tokens_and_signals_have_the_promised_shapes(samples, downsampling, n_fft, model_leads):
+    model = published(samples, downsampling=downsampling, n_fft=n_fft, model_leads=model_leads, depth=0)
+    signal = np.random.default_rng(0).normal(size=(3, samples, 12)).astype("float32")
+    low, high = model.encode(signal)
+    # the transform has a frame more than the signal has samples; the high band's bins have tokens each
+    assert model.tokens == ((samples + 1) // downsampling[0], (samples + 1) // downsampling[1] * (n_fft // 2))
+    assert (low.shape, high.shape) == ((3, model.tokens[0]), (3, model.tokens[1]))
+    assert model.decode(low, high).shape == model.reconstruct(signal).shape == signal.shape
+
+
+def test_coders_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="coder must be one of sequence, published, received 'unet'"):
+        tokenizer(coder="unet")
+    for downsampling in ((8, 1), (512, 8)):
+        with pytest.raises(ValueError, match="downsampling of at least 2 that leaves a token of 200 samples"):
+            published(downsampling=downsampling)
+    with pytest.raises(ValueError, match="expected powers of two"):
+        published(downsampling=(8, 6))
+
+
+def test_the_published_loss_is_of_the_bands_and_the_codes(signals):
+    for model, weight in ((published(commitment=0.7), 0.0), (published(commitment=0.7, lead_loss=1.0), 1.0)):
+        terms = model.loss_terms(signals, None, tf.constant([1, 2]), training=False)
+        whole = terms["low"] + terms["high"] + 0.7 * terms["commitment"] + weight * terms["leads"]
+        assert float(terms["loss"]) == pytest.approx(float(whole), rel=1e-6)
+
+
+def test_states_move_in_training_only(signals):
+    model = published(codes=(8, 8), depth=0)
+    states = [weight for weight in model.non_trainable_variables if "seed" not in weight.path]
+    assert {"moving_mean", "moving_variance", "codebook"} <= {weight.name for weight in states}
+    before = [weight.numpy() for weight in states]
+    model.reconstruct(signals)
+    model.reconstruct_at(signals, 1.0, tf.constant([1, 2]))
+    evaluated = [model.loss_terms(signals, None, tf.constant([seed, 2]), training=False)["loss"] for seed in (1, 2)]
+    assert float(evaluated[0]) == float(evaluated[1])  # nothing is drawn
+    for weight, value in zip(states, before, strict=True):
+        np.testing.assert_array_equal(weight, value, err_msg=weight.path)
+    model.loss_terms(signals, None, tf.constant([1, 2]), training=True)
+    assert all(np.abs(weight.numpy() - value).max() > 0 for weight, value in zip(states, before, strict=True))
+
+
+def test_every_weight_of_the_published_coder_learns(signals):
+    model = published()
+    with tf.GradientTape() as tape:
+        loss = model.loss_terms(signals, None, tf.constant([1, 2]), training=True)["loss"]
+    gradients = tape.gradient(loss, model.trainable_variables)
+    missing = [
+        v.path for v, g in zip(model.trainable_variables, gradients, strict=True) if g is None or not np.isfinite(g).all()
+    ]
+    assert missing == []
+
+
+def test_a_few_steps_lower_the_published_loss():
+    rng = np.random.default_rng(0)
+    phase = np.cumsum(rng.uniform(0.1, 0.6, size=(32, 1, 1)) * np.ones((1, 64, 1)), axis=1)
+    signal = (np.sin(phase) * rng.normal(size=(32, 1, 12))).astype("float32")
+    keras.utils.set_random_seed(0)
+    model = published(64, downsampling=(2, 2), depth=0, width=16, codes=(32, 32))
+    model.start_codebooks(signal)
+    model.compile(keras.optimizers.SGD(0.5))
+    data = tf.data.Dataset.from_tensor_slices((signal, np.ones((32, 1), "float32"))).batch(32).repeat()
+    losses = model.fit(data, steps_per_epoch=10, epochs=3, verbose=0, shuffle=False).history["loss"]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_a_saved_published_chain_gives_the_same_signals(tmp_path, signals):
+    coder = published(model_leads="all", depth=0)
+    coder.start_codebooks(np.concatenate([signals] * 3))
+    coder.loss_terms(signals, None, tf.constant([1, 2]), training=True)
+    model = FidelityEnhancer(
+        TokenPrior(coder, ("SR", "AFIB"), "rhythm4", width=32, depth=(1, 1), heads=2), width=8, multipliers=(1,)
+    )
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.get_config() == model.get_config()
+    other = loaded.prior.tokenizer
+    assert (other.coder, other.lead_loss, other.downsampling) == ("published", 0.0, (8, 4))
+    np.testing.assert_array_equal(coder.reconstruct(signals), other.reconstruct(signals))
+    label, seed = tf.eye(2), tf.constant([5, 0])
+    drawn = model.sample(label, seed, guidance=1.5, steps=(4, 3), temperature=(10.0, 0.0))
+    assert drawn.shape == (2, 200, 12)
+    np.testing.assert_array_equal(drawn, loaded.sample(label, seed, guidance=1.5, steps=(4, 3), temperature=(10.0, 0.0)))
+    for frozen in (model, model.prior):
+        before = [weight.numpy() for weight in coder.weights]
+        frozen.loss_terms(signals, tf.eye(2)[:1] * np.ones((6, 1)), tf.constant([1, 2]), training=True)
+        for weight, value in zip(coder.weights, before, strict=True):
+            np.testing.assert_array_equal(weight, value, err_msg=weight.path)
 
 
 @pytest.mark.parametrize("causal", [True, False])

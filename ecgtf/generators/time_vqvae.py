@@ -1,9 +1,9 @@
 """Time-VQVAE, stage 1: an ECG as two rows of tokens, one for its low and one for its high band (Lee et al., AISTATS 2023).
 
 The short-time Fourier transform splits the signal; each band has an encoder, a vector quantiser and a decoder whose output goes
-through the inverse transform. Against the published network this one reads the frames of all bins as channels of a 1-D
-convolution, keeps enough tokens for 10 s of ECG (125 + 125 of 10 bits by default), and lets the high band see the low band's
-codes, so that no bit is spent twice.
+through the inverse transform. Against the published network ours (`coder="sequence"`) reads the frames of all bins as channels of a
+1-D convolution, keeps enough tokens for 10 s of ECG (125 + 125 of 10 bits by default), and lets the high band see the low band's
+codes, so that no bit is spent twice. The published one (`coder="published"`) is in `spectrogram_coder`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import tensorflow as tf
 from keras import layers, ops
 
 from ecgtf.generators.base import Generator
+from ecgtf.generators.spectrogram_coder import SpectrogramDecoder, SpectrogramEncoder, published_downsampling
 from ecgtf.generators.stft import istft, split_bands, stft
 from ecgtf.generators.vector_quantizer import VectorQuantizer
 
 BANDS = ("low", "high")
+CODERS = ("sequence", "published")
 
 
 @keras.saving.register_keras_serializable("ecgtf")
@@ -28,13 +30,17 @@ class TimeVQVAE(Generator):
 
     Args:
         leads, samples, sampling_rate, scale, model_leads, seed: See `Generator`.
-        downsampling: Samples a token, for the low and the high band; powers of two.
+        coder: Encoders and decoders: `sequence`, ours, or `published`, whose high band has a row of tokens for each of its bins.
+        downsampling: Samples a token, for the low and the high band; powers of two. None takes the published ones, which leave about
+            8 and 32 time steps whatever the length.
         codes: Codebook size, for the low and the high band.
         code_dim: Dimension of a code.
-        width: Channels of the encoders and decoders at token resolution (half of it one level up, and so on).
-        depth: Residual blocks at each resolution.
-        n_fft: Window of the transform that splits the bands.
+        width: Channels of the encoders and decoders at token resolution (half of it one level up, and so on); of the published ones,
+            of the vectors that go to the quantiser, whatever is before them.
+        depth: Residual blocks at each resolution (but the first of the published ones).
+        n_fft: Window of the transform that splits the bands, moved by a sample (in the public code by n_fft / 4, which is the same for 4).
         commitment: Weight of the commitment loss.
+        lead_loss: Weight of the error of the leads that come out; 0 leaves the published loss.
         decay: Decay of the codebooks' running means.
         reset_below: Running count under which a code is restarted.
     """
@@ -48,13 +54,15 @@ class TimeVQVAE(Generator):
         sampling_rate: float,
         scale: Sequence[float],
         *,
-        downsampling: tuple[int, int] = (8, 8),
+        coder: str = "sequence",
+        downsampling: tuple[int, int] | None = (8, 8),
         codes: tuple[int, int] = (1024, 1024),
         code_dim: int = 8,
         width: int = 128,
         depth: int = 2,
         n_fft: int = 4,
         commitment: float = 0.25,
+        lead_loss: float = 1.0,
         decay: float = 0.99,
         reset_below: float = 0.1,
         **kwargs,
@@ -62,30 +70,56 @@ class TimeVQVAE(Generator):
         super().__init__(leads, samples, sampling_rate, scale, **kwargs)
         if n_fft < 4 or n_fft % 2:
             raise ValueError(f"expected an even n_fft of at least 4, received {n_fft}")
+        if coder not in CODERS:
+            raise ValueError(f"coder must be one of {', '.join(CODERS)}, received {coder!r}")
+        if downsampling is None:
+            downsampling = published_downsampling(samples)
         if any(factor < 1 or factor & (factor - 1) for factor in downsampling):
             raise ValueError(f"expected powers of two as downsampling, received {', '.join(map(str, downsampling))}")
-        self.downsampling, self.codes, self.code_dim = tuple(downsampling), tuple(codes), code_dim
+        self.coder, self.downsampling, self.codes, self.code_dim = coder, tuple(downsampling), tuple(codes), code_dim
         self.width, self.depth, self.n_fft = width, depth, n_fft
-        self.commitment, self.decay, self.reset_below = commitment, decay, reset_below
+        self.commitment, self.lead_loss, self.decay, self.reset_below = commitment, lead_loss, decay, reset_below
 
-        channels = len(self.modelled_leads)
-        bins = n_fft // 2 + 1
-        self.frames = int(np.lcm.reduce(self.downsampling)) * int(np.ceil(samples / np.lcm.reduce(self.downsampling)))
-        self.tokens = tuple(self.frames // factor for factor in self.downsampling)
         self.quantizers = [
             VectorQuantizer(k, code_dim, decay=decay, reset_below=reset_below, dtype="float32", name=f"{band}_quantizer")
             for band, k in zip(BANDS, self.codes, strict=True)
         ]
+        if coder == "published":
+            self._build_published()
+        else:
+            self._build_sequence()
+
+    def _build_sequence(self) -> None:
+        channels, bins = len(self.modelled_leads), self.n_fft // 2 + 1
+        self.frames = int(np.lcm.reduce(self.downsampling)) * int(np.ceil(self.samples / np.lcm.reduce(self.downsampling)))
+        self.tokens = tuple(self.frames // factor for factor in self.downsampling)
+        size = {"width": self.width, "depth": self.depth}
         self.encoders = [
-            _encoder((self.frames, channels * bins_in * 2), factor, code_dim, width, depth, name=f"{band}_encoder")
+            _encoder((self.frames, channels * bins_in * 2), factor, self.code_dim, **size, name=f"{band}_encoder")
             for band, bins_in, factor in zip(BANDS, (1, bins - 1), self.downsampling, strict=True)
         ]
         self.decoders = [
-            _decoder(self.tokens[0], code_dim, self.downsampling[0], channels * 2, width, depth, name="low_decoder"),
-            _decoder(
-                self.tokens[1], 2 * code_dim, self.downsampling[1], channels * (bins - 1) * 2, width, depth, name="high_decoder"
-            ),
+            _decoder(tokens, self.code_dim * (1 + band), factor, channels * bins_out * 2, **size, name=f"{BANDS[band]}_decoder")
+            for band, (bins_out, tokens, factor) in enumerate(zip((1, bins - 1), self.tokens, self.downsampling, strict=True))
         ]
+
+    def _build_published(self) -> None:
+        bands = (1, self.n_fft // 2)  # bins of each
+        self.frames = self.samples  # the transform of a signal as it comes has one more
+        if not all(2 <= factor <= self.frames + 1 for factor in self.downsampling):
+            raise ValueError(
+                f"the published coder expects a downsampling of at least 2 that leaves a token of {self.samples} samples, received "
+                f"{', '.join(map(str, self.downsampling))}"
+            )
+        self.tokens = tuple((self.frames + 1) // factor * bins for factor, bins in zip(self.downsampling, bands, strict=True))
+        arguments = [
+            (len(self.modelled_leads), bins, factor, self.code_dim, self.width, self.depth)
+            for bins, factor in zip(bands, self.downsampling, strict=True)
+        ]
+        self.encoders = [SpectrogramEncoder(*arguments[k], name=f"{band}_encoder") for k, band in enumerate(BANDS)]
+        self.decoders = [SpectrogramDecoder(*arguments[k], name=f"{band}_decoder") for k, band in enumerate(BANDS)]
+        for layer in (*self.encoders, *self.decoders):
+            layer.build()
 
     # -- tokens ---------------------------------------------------------------------------------------------------------------
 
@@ -113,28 +147,42 @@ class TimeVQVAE(Generator):
         """`reconstruct`, so that the model can be called like any Keras model."""
         return self.reconstruct(signal)
 
-    def _encode(self, values):
+    def _encode(self, values, training: bool = False, seed=None):
         """Modelled leads `(batch, time, channels)` to the two rows of vectors before quantisation."""
-        bins = stft(self._padded(values), self.n_fft)[:, : self.frames]
-        packed = [bins[:, :, :, :1], bins[:, :, :, 1:]]
+        bins = stft(self._padded(values), self.n_fft)
+        parts = [bins[:, :, :, :1], bins[:, :, :, 1:]]
+        if self.coder == "published":
+            seeds = _seeds(seed, (1, 2))
+            return [
+                encoder(part, training=training, seed=s) for encoder, part, s in zip(self.encoders, parts, seeds, strict=True)
+            ]
         return [
-            encoder(ops.reshape(part, (-1, self.frames, encoder.input_shape[-1])))
-            for encoder, part in zip(self.encoders, packed, strict=True)
+            encoder(ops.reshape(part[:, : self.frames], (-1, self.frames, encoder.input_shape[-1])))
+            for encoder, part in zip(self.encoders, parts, strict=True)
         ]
 
-    def _decode(self, low_codes, high_codes):
+    def _decode(self, low_codes, high_codes, training: bool = False, seed=None):
         """Code vectors to the two bands in modelled leads `(batch, time, channels)`, in float32."""
+        if self.coder == "published":
+            codes, seeds = (low_codes, high_codes), _seeds(seed, (3, 4))
+            parts = [decoder(c, training=training, seed=s) for decoder, c, s in zip(self.decoders, codes, seeds, strict=True)]
+            return [_resize(band, self.samples) for band in self._bands(*parts)]
         channels, bins = len(self.modelled_leads), self.n_fft // 2 + 1
         seen = resize_tokens(low_codes, self.tokens[1])
-        packed = [self.decoders[0](low_codes), self.decoders[1](ops.concatenate([high_codes, seen], axis=-1))]
-        bands = []
-        for frames, low in zip(packed, (True, False), strict=True):
+        parts = []
+        for decoder, codes, bins_out in zip(
+            self.decoders, (low_codes, ops.concatenate([high_codes, seen], axis=-1)), (1, bins - 1), strict=True
+        ):
+            frames = decoder(codes)
             frames = ops.cast(ops.concatenate([frames, frames[:, -1:]], axis=1), "float32")
-            part = ops.reshape(frames, (-1, self.frames + 1, channels, 1 if low else bins - 1, 2))
-            empty = ops.zeros_like(part[:, :, :, :1])
-            full = ops.concatenate([part] + [empty] * (bins - 1), axis=3) if low else ops.concatenate([empty, part], axis=3)
-            bands.append(istft(full, self.n_fft)[:, : self.samples])
-        return bands
+            parts.append(ops.reshape(frames, (-1, self.frames + 1, channels, bins_out, 2)))
+        return [band[:, : self.samples] for band in self._bands(*parts)]
+
+    def _bands(self, low, high):
+        """The signals of each band's bins `(batch, frames, channels, bins, 2)`, the other band's bins being zero."""
+        nothing = [ops.zeros_like(low[:, :, :, :1])] * (self.n_fft // 2), [ops.zeros_like(high[:, :, :, :1])]
+        full = [low, *nothing[0]], [*nothing[1], high]
+        return [istft(ops.concatenate(bins, axis=3), self.n_fft) for bins in full]
 
     def _padded(self, values):
         extra = self.frames - self.samples
@@ -145,9 +193,9 @@ class TimeVQVAE(Generator):
     def loss_terms(self, signal, label, seed, training: bool) -> dict:
         """Band errors, error of the leads, commitment; perplexities are logged (`label` is not used: every record serves)."""
         values = self.to_model(signal)
-        vectors = self._encode(values)
+        vectors = self._encode(values, training, seed)
         quantised = [q(v, training=training, seed=seed) for q, v in zip(self.quantizers, vectors, strict=True)]
-        bands = self._decode(*(part["quantised"] for part in quantised))
+        bands = self._decode(*(part["quantised"] for part in quantised), training, seed)
         low, high = split_bands(values, self.n_fft)
         terms = {
             "low": ops.mean((bands[0] - low) ** 2),
@@ -157,7 +205,8 @@ class TimeVQVAE(Generator):
             "perplexity_low": quantised[0]["perplexity"],
             "perplexity_high": quantised[1]["perplexity"],
         }
-        return {"loss": terms["low"] + terms["high"] + terms["leads"] + self.commitment * terms["commitment"]} | terms
+        loss = terms["low"] + terms["high"] + self.lead_loss * terms["leads"] + self.commitment * terms["commitment"]
+        return {"loss": loss} | terms
 
     def _lead_error(self, values, signal):
         """Error of every lead that comes out, relative to that lead's own size in that record, so that small leads count too."""
@@ -168,17 +217,20 @@ class TimeVQVAE(Generator):
         return ops.mean(ops.sqrt((error + 1e-3) / (power + 0.02)))
 
     def start_codebooks(self, signals: np.ndarray) -> None:
-        """Starts both codebooks with k-means on the vectors of `(n, time, leads)` millivolts."""
-        for k, quantizer in enumerate(self.quantizers):
-            vectors = [
-                ops.convert_to_numpy(self._encode(self.to_model(batch))[k])
-                for batch in np.array_split(signals, -(-len(signals) // 64))
-            ]
-            quantizer.start_from(np.concatenate(vectors).astype("float32"), seed=self.seed)
+        """Starts both codebooks with k-means on the vectors of `(n, time, leads)` millivolts, as they are in training."""
+        rows = ([], [])
+        for number, batch in enumerate(np.array_split(signals, -(-len(signals) // 64))):
+            # Batch normalisation takes a batch's own moments in training; with others, codes would not lie where vectors will.
+            vectors = self._encode(self.to_model(batch), training=True, seed=tf.constant([self.seed, -2 - number], tf.int32))
+            for row, part in zip(rows, vectors, strict=True):
+                row.append(ops.convert_to_numpy(part))
+        for quantizer, row in zip(self.quantizers, rows, strict=True):
+            quantizer.start_from(np.concatenate(row).astype("float32"), seed=self.seed)
 
     def get_config(self) -> dict:
         """The arguments of `__init__`."""
         return super().get_config() | {
+            "coder": self.coder,
             "downsampling": self.downsampling,
             "codes": self.codes,
             "code_dim": self.code_dim,
@@ -186,6 +238,7 @@ class TimeVQVAE(Generator):
             "depth": self.depth,
             "n_fft": self.n_fft,
             "commitment": self.commitment,
+            "lead_loss": self.lead_loss,
             "decay": self.decay,
             "reset_below": self.reset_below,
         }
@@ -238,3 +291,13 @@ def resize_tokens(codes, length: int):
         return ops.repeat(codes, length // tokens, axis=1)
     index = (np.arange(length) * tokens) // length
     return ops.take(codes, index, axis=1)
+
+
+def _resize(signal, length: int):
+    """Linear resize of `(batch, time, channels)` along time; samples are the middles of equal parts of the same duration."""
+    return ops.image.resize(signal[:, :, None], (length, 1), interpolation="bilinear", data_format="channels_last")[:, :, 0]
+
+
+def _seeds(seed, kinds: Sequence[int]) -> list:
+    """A seed for each use of one, or none."""
+    return [None if seed is None else tf.random.experimental.stateless_fold_in(seed, kind) for kind in kinds]
