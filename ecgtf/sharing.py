@@ -14,8 +14,9 @@ from ecgtf.synthesis import TrainedGenerator, load_run
 PRETRAINED = Path(__file__).parent / "pretrained"
 """Run folder of the generator that comes with the package; its MODEL_CARD.md says what it is and what it is not."""
 
-MANTISSA_BITS = 10
-"""Of a weight that travels, as many as half precision has: a relative error of at most 0.05 %."""
+MANTISSA_BITS = {"float32": 10, "float16": 10, "bfloat16": 7}
+"""Of a weight that travels, by the precision of its training: as many as its products saw, at most those of float16 (a relative
+error of 0.05 %)."""
 
 
 def load_pretrained() -> TrainedGenerator:
@@ -47,7 +48,8 @@ def export(run: str | Path, out: str | Path, *, overwrite: bool = False) -> Path
     config["data"] = [Path(folder).name for folder in config["data"]]
     copy = Run.open(out, config, overwrite=overwrite)
     copy.config["versions"] = there.config["versions"]  # those that it was trained with
-    generator.model.set_weights([rounded(weight) for weight in generator.model.get_weights()])
+    bits = MANTISSA_BITS[there.config["precision"]]
+    generator.model.set_weights([rounded(weight, bits) for weight in generator.model.get_weights()])
     path = copy.save_model(generator.model)
     _compress(path)
     copy.write_trained_on(there.trained_on())
@@ -55,12 +57,12 @@ def export(run: str | Path, out: str | Path, *, overwrite: bool = False) -> Path
     return copy.folder
 
 
-def rounded(weight: np.ndarray) -> np.ndarray:
-    """The nearest float32 numbers with few digits in base 2, which a compressed file holds in fewer bytes."""
+def rounded(weight: np.ndarray, bits: int) -> np.ndarray:
+    """The nearest float32 numbers with so many bits of mantissa, which a compressed file holds in fewer bytes."""
     weight = np.asarray(weight)
     if weight.dtype != np.float32:
         return weight
-    cut = np.uint32(23 - MANTISSA_BITS)
+    cut = np.uint32(23 - bits)
     half = np.uint32(1) << (cut - np.uint32(1))
     return (((weight.view(np.uint32) + half) >> cut) << cut).view(np.float32)
 

@@ -125,6 +125,13 @@ def test_a_finished_run_says_so_when_resumed_and_takes_no_other_options(chain, m
     assert "another configuration (seed: 0 there, 1 now)" in refused(*words, "--resume", "--seed", 1)
 
 
+def test_ecgs_come_without_any_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call("generate", "--pretrained", "--per-class", 1, "--batch-size", 4, "--sampler-steps", 3, "--quiet")
+    assert code == 0
+    assert json.loads(call("info", "data/synthetic", "--task", "rhythm4", "--json")[1])["records"] == 4
+
+
 def test_a_training_that_is_asked_to_end_says_how_it_goes_on(chain, tmp_path):
     words = ["train-generator", "--data", chain[0] / "data/simulated", "--out", tmp_path / "run", "--preset", "tiny"]
     words += ["--steps", "400,400", "--batch-size", "4", "--checkpoint-every", "2", "--judge", "0"]

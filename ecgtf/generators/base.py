@@ -188,17 +188,19 @@ class Generator(keras.Model):
 
     def test_step(self, data):
         """The loss terms of a held-out batch, with the same draws at every evaluation."""
-        signal, label = data
-        terms = self.loss_terms(signal, label, self.step_seed(-1), training=False)
-        # A replica's part of the last batch may be smaller than the others', or empty, whose mean is not a number.
-        return self._track(terms, tf.shape(signal)[0])
+        records = tf.shape(data[0])[0]
+        # A replica's part of the last batch may be empty, which not every layer bears: one record of zeros, which counts for nothing.
+        missing = tf.maximum(0, 1 - records)
+        signal, label = (tf.pad(value, [[0, missing]] + [[0, 0]] * (value.shape.rank - 1)) for value in data)
+        return self._track(self.loss_terms(signal, label, self.step_seed(-1), training=False), records)
 
     def _track(self, values: dict, weight) -> dict:
         """Takes means of this weight, or leaves them out where it is 0, and pairs of a sum and its own weight; returns the means so
         far."""
+        weight = tf.cast(weight, tf.float32)
         for name, value in values.items():
             mean, count = (tf.math.divide_no_nan(*value), value[1]) if isinstance(value, tuple) else (value, weight)
-            count = tf.cast(count, tf.float32)
+            count = tf.where(weight > 0, tf.cast(count, tf.float32), 0.0)
             self._trackers[name].update_state(tf.where(count > 0, tf.cast(mean, tf.float32), 0.0), sample_weight=count)
         means = {name: self._trackers[name].result() for name in values}
         # Keras reduces the logs of several workers over their first axis (keras issue 20585).
