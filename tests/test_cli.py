@@ -127,8 +127,8 @@ def test_a_finished_run_says_so_when_resumed_and_takes_no_other_options(chain, m
 
 def test_ecgs_come_without_any_training(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, out, _ = call("generate", "--pretrained", "--per-class", 1, "--batch-size", 4, "--sampler-steps", 3, "--quiet")
-    assert code == 0
+    code, _, err = call("generate", "--pretrained", "--per-class", 1, "--batch-size", 4, "--sampler-steps", 3, "--quiet")
+    assert code == 0, err
     assert json.loads(call("info", "data/synthetic", "--task", "rhythm4", "--json")[1])["records"] == 4
 
 
