@@ -21,14 +21,13 @@ from ecgtf.generators.presets import Preset, Stage, get_preset
 from ecgtf.generators.stages import Stages
 from ecgtf.generators.time_vqvae import TimeVQVAE
 from ecgtf.judging import Judge
+from ecgtf.pictures import reconstruction_pictures, sample_pictures
 from ecgtf.run_folder import Run
 from ecgtf.tasks import Task, check_classes, get_task
 from ecgtf.training import check_limits, fit, is_chief, make_optimizer, make_strategy, set_precision
 
 SHIFT_SECONDS = 2.5
 """Training records are moved in time by up to this: a beat may then stand anywhere."""
-
-SHOWN_LEADS = ("I", "II", "V1", "V5")
 
 
 def train_generator(
@@ -378,26 +377,3 @@ class Training:
             return judge(np.concatenate([drawn(1 + k) for k in range(self.judge)]), np.tile(classes, (self.judge, 1)))
 
         return shown | {"figures": figures, "figures_every": max(1, stage.steps // 10)}
-
-
-def reconstruction_pictures(model: TimeVQVAE, signals: np.ndarray) -> dict[str, np.ndarray]:
-    """A picture of records and their reconstructions, one under the other."""
-    if not len(signals):
-        return {}
-    signals = signals[:3]
-    rebuilt = keras.ops.convert_to_numpy(model.reconstruct(signals))
-    pairs = np.stack([signals, rebuilt], axis=1).reshape(-1, *signals.shape[1:])
-    titles = [f"{kind} {k}" for k in range(len(signals)) for kind in ("record", "reconstruction")]
-    return {"reconstructions": _picture(pairs, model, titles)}
-
-
-def sample_pictures(model: Generator, signals: np.ndarray) -> dict[str, np.ndarray]:
-    """A picture of one sample of each class."""
-    return {"samples": _picture(signals, model, list(model.classes))}
-
-
-def _picture(signals: np.ndarray, model: Generator, titles: list[str]) -> np.ndarray:
-    from ecgtf.report.ecg_paper import ecg_grid, ecg_image
-
-    shown = [lead for lead in SHOWN_LEADS if lead in model.leads] or list(model.leads[:4])
-    return ecg_image(ecg_grid(signals, rate=model.sampling_rate, leads=model.leads, titles=titles, show_leads=shown))
