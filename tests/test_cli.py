@@ -219,7 +219,7 @@ def test_a_flow_is_trained_told_conditions_drawn_from_and_exported(chain, monkey
         assert says in refused(*draw[:-4], "--out", tmp_path / "none", *words)
     for words, says in (
         (["--set", "patch=8"], "--set takes STAGE.OPTION=VALUE, such as denoiser.patch=1; received 'patch=8'"),
-        (["--set", "denoiser.size=8"], "denoiser has no option 'size'; expected one of times, network"),
+        (["--set", "denoiser.size=8"], "denoiser has no option 'size'; expected one of times, prediction, v_limit, network"),
         (["--conditions", "weight"], "unknown condition 'weight'; expected one of age, sex, heart_rate"),
     ):
         assert says in refused(*train, *words, "--out", tmp_path / "none")
