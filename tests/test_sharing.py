@@ -19,7 +19,9 @@ def run(small_dataset, tmp_path_factory) -> Path:
         small_dataset,
         tmp_path_factory.mktemp("runs") / "flow",
         objective="flow",
-        options={"denoiser": {"network_options": {"width": 16, "multipliers": (1, 2)}, "prediction": "velocity", "v_limit": None}},
+        options={
+            "denoiser": {"network_options": {"width": 16, "multipliers": (1, 2)}, "prediction": "velocity", "v_limit": None}
+        },
         steps=(3,),
         batch_size=4,
         quiet=True,
