@@ -1,18 +1,19 @@
 """Beats where they were put, numbers that follow from them, and nothing at all on signals without beats."""
 
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ecgtf.closeness.physiology import (
+    Physiology,
     distribution_distance,
     heart_rate,
     lead_consistency,
     measure,
     p_wave_score,
-    qrs_duration,
     r_peaks,
     rmssd,
 )
@@ -99,13 +100,16 @@ def test_no_beats_and_no_error_where_there_are_none(kind):
     assert found.dtype.kind == "i"
     measured = measure(signal[None], 100)
     assert measured.without_beats.all()
-    assert np.isnan(measured.p_wave).all()
+    assert all(np.isnan(getattr(measured, field.name)).all() for field in fields(Physiology))
+    assert measured.amplitude.shape == measured.st_level.shape == (1, 12)
 
 
 def test_very_short_signals_give_nothing():
     assert all(found.size == 0 for found in r_peaks(np.ones((2, 3, 12), np.float32), 100))
     assert r_peaks(np.zeros((0, 1000, 12)), 100) == []
     assert measure(np.zeros((0, 1000, 12)), 100).heart_rate.shape == (0,)
+    assert measure(np.zeros((0, 1000, 12)), 100).amplitude.shape == (0, 12)
+    assert np.isnan(measure(np.ones((2, 3, 12), np.float32), 100).qt_interval).all()
     assert r_peaks(np.zeros((2, 0, 12)), 100)[0].size == 0
     assert r_peaks(np.zeros((2, 1000, 0)), 100)[0].size == 0
 
@@ -131,13 +135,11 @@ def test_p_waves_before_every_beat_are_told_from_waves_anywhere():
 
 def test_qrs_duration_grows_with_the_complex_and_hardly_with_the_rate():
     beats = regular(75)
-    narrow, wide = (
-        qrs_duration(ecg(beats, 500, qrs_width=width), np.round(beats * 500).astype(int), 500) for width in (0.012, 0.026)
-    )
-    assert 60 < narrow < 110
-    assert 1.3 < wide / narrow < 2.0
-    slow = qrs_duration(ecg(beats, 100), np.round(beats * 100).astype(int), 100)
-    assert slow == pytest.approx(narrow, abs=25)  # two and a half steps of the slow rate
+    narrow, wide = (measure(ecg(beats, 500, qrs_width=width)[None], 500).qrs_duration[0] for width in (0.012, 0.02))
+    assert 90 < narrow < 120
+    assert 1.4 < wide / narrow < 2.0
+    slow = measure(ecg(beats, 100)[None], 100).qrs_duration[0]
+    assert slow == pytest.approx(narrow, abs=8)
 
 
 def test_lead_consistency_fixture():
@@ -165,7 +167,7 @@ def test_a_thousand_records_take_seconds():
     signals = np.stack([ecg(regular(bpm), 100) for bpm in (50, 70, 90, 110)] * 250)
     started = time.process_time()
     measured = measure(signals, 100)
-    assert time.process_time() - started < 20  # 1.5 s on a quiet core
+    assert time.process_time() - started < 40  # 4 s on a quiet core
     np.testing.assert_allclose(measured.heart_rate, [50, 70, 90, 110] * 250, rtol=0.03)
 
 

@@ -1,14 +1,14 @@
-"""What a cardiologist measures: heart rate, irregularity, P waves, QRS duration, and whether the leads fit together.
+"""What a cardiologist measures: rate, irregularity, P waves, intervals, ST level, axis, and whether the leads fit together.
 
-The extractor is our own and simple, so it is biased as every extractor is: compare two sets through it, never one set with a
-textbook. It does not raise on signals without beats (flat, NaN, noise); it gives no beats, and no numbers. Signals are
+The extractor is our own, and biased as every extractor is: compare two sets through it, never one set with a textbook. It does
+not raise on signals without beats (flat, NaN, noise); it gives no beats, and no numbers. Signals are
 `(records, time, leads)` in mV at 100 to 500 samples a second.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
@@ -16,6 +16,9 @@ from scipy.ndimage import uniform_filter1d
 from scipy.signal import find_peaks
 from scipy.stats import wasserstein_distance
 
+from ecgtf.closeness.average_beat import average_beat, share_in_common
+from ecgtf.closeness.delineation import delineate
+from ecgtf.closeness.intervals import amplitude, corrected_qt, pr_interval, qrs_axis, qrs_duration, qt_interval, st_level
 from ecgtf.ecg import LEADS
 
 _BAND = (8.0, 24.0)  # Hz: QRS complexes are here, P and T waves and drifts are below
@@ -25,13 +28,15 @@ _LEVEL = 0.35  # of the usual beat's envelope: what is lower is no beat
 _EVIDENCE = 2.0  # contrast of beats and rest times likeness of beats to each other: 1.7 at most in noise of any colour
 _QUIET = 0.5  # mV/s: slopes of noise; the lowest QRS complexes have several times as much
 _FLAT = 0.02  # mV: a lead whose whole range is smaller holds no ECG
-_QRS_LEVEL = 0.1  # of the peak spatial velocity
 _BLOCK = 128  # records at a time
 
 
 @dataclass(frozen=True)
 class Physiology:
-    """Measurements of a set, one number a record, NaN where there are none."""
+    """Measurements of a set, one number a record (or a record and lead), NaN where there are none.
+
+    All but the first three are those of the record's average beat (`average_beat`, `delineation`, `intervals`).
+    """
 
     heart_rate: np.ndarray
     """Beats/min: 60 over the median interval between beats."""
@@ -39,8 +44,20 @@ class Physiology:
     """ms: root mean square of successive differences of the intervals, irregular in atrial fibrillation."""
     p_wave: np.ndarray
     """0 to 1: share of the energy before the QRS complex that is the same in every beat; low in atrial fibrillation."""
+    pr_interval: np.ndarray
+    """ms: onset of P to onset of QRS; NaN without P waves, and where P begins in the T wave before it."""
     qrs_duration: np.ndarray
-    """ms, rough: width of the average beat's spatial velocity."""
+    """ms: onset to end of QRS in all leads together."""
+    qt_interval: np.ndarray
+    """ms: onset of QRS to end of T."""
+    qtc: np.ndarray
+    """ms: QT corrected for the heart rate by Fridericia's formula."""
+    st_level: np.ndarray
+    """`(records, leads)` mV: level 60 ms after the end of QRS above that just before QRS."""
+    qrs_axis: np.ndarray
+    """Degrees from -180 to 180, in the frontal plane; NaN without the leads I and aVF (or II). Compare by `angle_distance`."""
+    amplitude: np.ndarray
+    """`(records, leads)` mV: QRS from peak to peak."""
 
     @property
     def without_beats(self) -> np.ndarray:
@@ -48,19 +65,26 @@ class Physiology:
         return ~np.isfinite(self.heart_rate)
 
 
-def measure(signals: np.ndarray, rate: float) -> Physiology:
+def measure(signals: np.ndarray, rate: float, leads: Sequence[str] = LEADS) -> Physiology:
     """All measurements of each record of `(records, time, leads)` mV.
+
+    Args:
+        signals: `(records, time, leads)` mV.
+        rate: Samples per second.
+        leads: Names of the leads; signals that have another number of them get no axis.
 
     Raises:
         ValueError: as `r_peaks`.
     """
-    beats = r_peaks(signals, rate)
-    rows = [
-        (heart_rate(peaks, rate), rmssd(peaks, rate), p_wave_score(signal, peaks, rate), qrs_duration(signal, peaks, rate))
-        for signal, peaks in zip(signals, beats, strict=True)
-    ]
-    columns = np.array(rows, np.float64).reshape(-1, 4).T
-    return Physiology(*columns)
+    signals, columns = np.asarray(signals), {field.name: [] for field in fields(Physiology)}
+    for signal, peaks in zip(signals, r_peaks(signals, rate), strict=True):
+        for name, value in _measured(signal, peaks, rate, leads).items():
+            columns[name].append(value)
+    records, _, count = signals.shape
+    shapes = {"st_level": (records, count), "amplitude": (records, count)}
+    return Physiology(
+        **{name: np.array(values, np.float64).reshape(shapes.get(name, records)) for name, values in columns.items()}
+    )
 
 
 def r_peaks(signals: np.ndarray, rate: float) -> list[np.ndarray]:
@@ -105,8 +129,7 @@ def rmssd(peaks: np.ndarray, rate: float) -> float:
 def p_wave_score(signal: np.ndarray, peaks: np.ndarray, rate: float) -> float:
     """How much of what stands before the QRS complex, from 220 to 70 ms before the R peak, is the same in every beat: 0 to 1.
 
-    The energy of the beats' average over the average energy of the beats, each without its straight line, all leads together,
-    corrected for the energy that averages of unrelated windows keep. NaN with fewer than 4 usable beats.
+    `share_in_common` of all leads together; NaN with fewer than 4 usable beats.
 
     Args:
         signal: `(time, leads)` mV.
@@ -114,42 +137,7 @@ def p_wave_score(signal: np.ndarray, peaks: np.ndarray, rate: float) -> float:
         rate: Samples per second.
     """
     windows = _windows(signal, peaks, round(-0.22 * rate), round(-0.07 * rate))
-    if len(windows) < 4 or windows.shape[2] == 0:
-        return float("nan")
-    ramp = np.linspace(-1.0, 1.0, windows.shape[1])
-    slope = np.einsum("btl,t->bl", windows, ramp) / (ramp @ ramp)
-    windows = windows - windows.mean(axis=1, keepdims=True) - slope[:, None] * ramp[:, None]
-    energy = (windows**2).sum(axis=(1, 2))
-    windows = windows[energy <= 5 * np.median(energy)]  # not before an ectopic beat or in a burst of noise
-    single, together = np.mean(windows**2), np.mean(windows.mean(axis=0) ** 2)
-    count = len(windows)
-    if count < 4 or not single > 0:
-        return float("nan")
-    return float(np.clip((count * together / single - 1) / (count - 1), 0.0, 1.0))
-
-
-def qrs_duration(signal: np.ndarray, peaks: np.ndarray, rate: float) -> float:
-    """Rough width of the QRS complex in ms: where the average beat's spatial velocity is above a tenth of its peak.
-
-    NaN with fewer than 2 usable beats. At 100 samples a second the steps are 10 ms, interpolated.
-
-    Args:
-        signal: `(time, leads)` mV.
-        peaks: Sample numbers of its beats.
-        rate: Samples per second.
-    """
-    reach = round(0.16 * rate)
-    windows = _windows(signal, peaks, -reach, reach + 1)
-    if len(windows) < 2 or windows.shape[2] == 0:
-        return float("nan")
-    beat = np.median(windows, axis=0)
-    velocity = uniform_filter1d(np.sqrt((np.gradient(beat, axis=0) ** 2).sum(axis=1)), max(1, round(0.012 * rate)))
-    middle = slice(reach - round(0.06 * rate), reach + round(0.06 * rate) + 1)
-    top = middle.start + int(velocity[middle].argmax())
-    rest = np.percentile(velocity, 20)
-    level = rest + _QRS_LEVEL * (velocity[top] - rest)
-    sides = [_width(side, level, max(1, round(0.024 * rate))) for side in (velocity[top::-1], velocity[top:])]
-    return float(sum(sides) * 1000.0 / rate) if velocity[top] > rest else float("nan")
+    return share_in_common(windows) if windows.size else float("nan")
 
 
 def lead_consistency(signals: np.ndarray, leads: Sequence[str] = LEADS) -> np.ndarray:
@@ -165,8 +153,7 @@ def lead_consistency(signals: np.ndarray, leads: Sequence[str] = LEADS) -> np.nd
     Raises:
         ValueError: if a limb lead is missing.
     """
-    difference, size = consistency_terms(signals, leads).mean(axis=0)
-    return np.sqrt(difference / np.where(size > 0, size, 1.0))
+    return consistency_from_terms(consistency_terms(signals, leads))
 
 
 def consistency_terms(signals: np.ndarray, leads: Sequence[str] = LEADS) -> np.ndarray:
@@ -183,10 +170,53 @@ def consistency_terms(signals: np.ndarray, leads: Sequence[str] = LEADS) -> np.n
     return np.stack([[((a - b) ** 2).mean(axis=1), (a**2).mean(axis=1)] for a, b in pairs], axis=-1).transpose(1, 0, 2)
 
 
+def consistency_from_terms(terms: np.ndarray) -> np.ndarray:
+    """`lead_consistency` of the set that records with these terms make."""
+    difference, size = terms.mean(axis=0)
+    return np.sqrt(difference / np.where(size > 0, size, 1.0))
+
+
 def distribution_distance(real: np.ndarray, generated: np.ndarray) -> float:
     """Wasserstein-1 distance between two sets of measurements, in their unit; NaNs are left out, NaN when nothing is left."""
     real, generated = (side[np.isfinite(side)] for side in (np.asarray(real), np.asarray(generated)))
     return float(wasserstein_distance(real, generated)) if len(real) and len(generated) else float("nan")
+
+
+def angle_distance(real: np.ndarray, generated: np.ndarray) -> float:
+    """Wasserstein-1 distance between two sets of angles on the circle, in degrees; NaNs are left out, NaN when nothing is left.
+
+    `min over c of the integral of |F - G - c|` over the circle, F and G the shares of angles up to each angle: the best c is the
+    median of F - G (Rabin, Delon & Gousseau 2011). 179 and -179 degrees are 2 degrees apart; 180 is the most there is.
+    """
+    real, generated = (np.sort(side[np.isfinite(side)] % 360.0) for side in (np.asarray(real), np.asarray(generated)))
+    if not (len(real) and len(generated)):
+        return float("nan")
+    angles = np.sort(np.concatenate([real, generated]))
+    widths = np.diff(angles, append=angles[0] + 360.0)
+    shares = [np.searchsorted(side, angles, side="right") / len(side) for side in (real, generated)]
+    difference = shares[0] - shares[1]
+    order = np.argsort(difference)
+    median = difference[order][np.searchsorted(np.cumsum(widths[order]), 180.0)]
+    return float(np.abs(difference - median) @ widths)
+
+
+def _measured(signal: np.ndarray, peaks: np.ndarray, rate: float, leads: Sequence[str]) -> dict[str, float | np.ndarray]:
+    """The fields of `Physiology` for one record `(time, leads)`."""
+    beat = average_beat(signal, peaks, rate)
+    marks, count, bpm = delineate(beat), signal.shape[1], heart_rate(peaks, rate)
+    qt = qt_interval(marks)
+    return {
+        "heart_rate": bpm,
+        "rmssd": rmssd(peaks, rate),
+        "p_wave": p_wave_score(signal, peaks, rate),
+        "pr_interval": pr_interval(marks),
+        "qrs_duration": qrs_duration(marks),
+        "qt_interval": qt,
+        "qtc": corrected_qt(qt, bpm),
+        "st_level": st_level(beat, marks, count),
+        "qrs_axis": qrs_axis(beat, marks, leads) if len(leads) == count else float("nan"),
+        "amplitude": amplitude(beat, marks, count),
+    }
 
 
 def _band_pass(signals: np.ndarray, rate: float) -> np.ndarray:
@@ -231,16 +261,6 @@ def _likeness(slopes: np.ndarray, peaks: np.ndarray, rate: float) -> float:
     flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
     others = flat.sum(axis=0) - flat
     return float(np.median((flat * others).sum(axis=1) / np.maximum(np.linalg.norm(others, axis=1), 1e-12)))
-
-
-def _width(side: np.ndarray, level: float, gap: int) -> float:
-    """Samples from the peak at the start of `side` to where it falls below `level` for longer than `gap`, interpolated."""
-    above = np.flatnonzero(side >= level)
-    breaks = np.flatnonzero(np.diff(above) > gap)  # the turns between Q, R and S are short
-    last = above[breaks[0]] if len(breaks) else above[-1]
-    if last + 1 == len(side):
-        return float(last)
-    return last + (side[last] - level) / (side[last] - side[last + 1])
 
 
 def _windows(signal: np.ndarray, peaks: np.ndarray, start: int, end: int) -> np.ndarray:
