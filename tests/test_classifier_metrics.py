@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from ecgtf.classifiers.metrics import auroc, classification_metrics, macro_auroc, metrics_table
+from ecgtf.classifiers.metrics import auroc, classification_metrics, macro_auroc, metrics_table, paired_difference
 
 CLASSES = ("SR", "SB", "AFIB")
 
@@ -132,3 +132,14 @@ def test_the_seed_fixes_the_intervals():
 def test_faults_are_refused_in_words(labels, probabilities, message):
     with pytest.raises(ValueError, match=message):
         classification_metrics(labels, probabilities, CLASSES, multi_label=False)
+
+
+def test_a_paired_difference_is_that_of_the_areas():
+    labels, probabilities = _single()
+    noise = probabilities + np.random.default_rng(0).normal(0, 0.3, probabilities.shape)
+    found = paired_difference(labels, noise, probabilities, bootstrap=300)
+    assert found["value"] == pytest.approx(macro_auroc(labels, noise) - macro_auroc(labels, probabilities))
+    assert found["low"] < found["value"] < found["high"]
+    same = paired_difference(labels, probabilities, probabilities, bootstrap=30)
+    assert same == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert paired_difference(np.zeros((4, 2)), np.zeros((4, 2)), np.zeros((4, 2))) == {"value": None, "low": None, "high": None}

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ecgtf.closeness import distribution
 from ecgtf.closeness.distribution import (
     frechet_distance,
     kid,
@@ -12,6 +13,7 @@ from ecgtf.closeness.distribution import (
     mmd,
     nearest,
     precision_recall_density_coverage,
+    sliced_wasserstein,
 )
 
 FIXTURE = np.load(Path(__file__).parent / "fixtures" / "closeness.npz")
@@ -100,3 +102,30 @@ def test_unusable_features_are_refused(real, generated, message):
         frechet_distance(real, generated)
     with pytest.raises(ValueError, match=message):
         mmd(real, generated)
+
+
+def test_sliced_wasserstein_of_shifted_sets_is_the_shift_along_the_directions():
+    """Directions are uniform: the mean squared cosine with any shift is 1 / d."""
+    features = np.random.default_rng(0).normal(size=(500, 4))
+    shifted = features + np.array([3.0, 0.0, 0.0, 0.0])
+    assert sliced_wasserstein(features, shifted, projections=20_000) == pytest.approx(3.0 / 2.0, rel=0.02)
+    assert sliced_wasserstein(features, features) == 0.0
+
+
+def test_sliced_wasserstein_takes_sets_of_different_sizes():
+    rng = np.random.default_rng(0)
+    same = sliced_wasserstein(rng.normal(size=(3000, 3)), rng.normal(size=(1000, 3)))
+    wider = sliced_wasserstein(rng.normal(size=(3000, 3)), 2 * rng.normal(size=(1000, 3)))
+    assert same < 0.1
+    assert wider == pytest.approx(1.0, rel=0.1)
+
+
+def test_large_sets_are_compared_in_blocks(monkeypatch):
+    """Whatever fits in memory at a time, the numbers are the same."""
+    rng = np.random.default_rng(0)
+    real, generated = rng.normal(size=(200, 5)), rng.normal(size=(150, 5))
+    functions = (mmd, kid, precision_recall_density_coverage)
+    whole = [function(real, generated) for function in functions]
+    monkeypatch.setattr(distribution, "_BLOCK_CELLS", 1000)
+    for function, expected in zip(functions, whole, strict=True):
+        assert function(real, generated) == pytest.approx(expected, rel=1e-9)

@@ -116,3 +116,25 @@ def test_unusable_signals_are_refused():
         temporal.autocorrelation(REAL[:, :64])
     with pytest.raises(ValueError, match=r"received shape \(20, 96\)"):
         temporal.spectrum(REAL[..., 0], RATE)
+
+
+def test_marginal_terms_fixture():
+    """With the bins of the whole real set, the terms give the pooled difference."""
+    ends = REAL.min(axis=(0, 1)), REAL.max(axis=(0, 1))
+    terms = [temporal.marginal_terms(side, *ends) for side in (REAL, GENERATED)]
+    difference = temporal.marginal_difference_from_terms(*terms)
+    np.testing.assert_allclose(difference.per_lead, FIXTURE["marginal_pooled.per_lead"], rtol=1e-6)
+
+
+def test_the_direction_of_time_is_seen_and_nothing_else():
+    """A saw rises slowly and falls at once; its mirror image has the same spectrum."""
+    time = np.arange(2000) / RATE
+    saws = np.stack([(time * 1.7 + phase) % 1.0 for phase in np.linspace(0, 1, 20, endpoint=False)])[..., None]
+    forward, backward = (temporal.direction_from_terms(temporal.direction_terms(side, RATE)) for side in (saws, saws[:, ::-1]))
+    assert (forward < -2).all()
+    np.testing.assert_allclose(backward, -forward, rtol=1e-9)
+    assert temporal.direction_difference(forward, backward).mean == pytest.approx(2 * np.abs(forward).mean())
+    spectra = [temporal.spectrum(side, RATE) for side in (saws, saws[:, ::-1])]
+    assert temporal.spectrum_difference(*spectra).mean < 1e-4  # the windows lie otherwise
+    waves = np.sin(2 * np.pi * 3 * time)[None, :, None]
+    assert np.abs(temporal.direction_from_terms(temporal.direction_terms(waves, RATE))).max() < 0.02

@@ -100,6 +100,36 @@ def classification_metrics(
     return result
 
 
+def paired_difference(
+    labels: np.ndarray, first: np.ndarray, second: np.ndarray, *, bootstrap: int = 1000, seed: int = 0
+) -> dict[str, float | None]:
+    """Macro-AUROC of `first` minus that of `second` on the same records, with a 95 % interval over paired resamples.
+
+    Args:
+        labels: `(records, classes)` zeros and ones.
+        first, second: `(records, classes)` probabilities of two classifiers.
+        bootstrap: Number of resamples, drawn as those of `classification_metrics`.
+        seed: Seed of the resamples.
+
+    Returns:
+        `{"value", "low", "high"}`; None for what is not defined.
+    """
+    truth = np.asarray(labels) > 0.5
+    usable = np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0))
+
+    def difference(counts: np.ndarray) -> np.ndarray:
+        sides = (
+            np.mean([_weighted_auroc(truth[:, k], scores[:, k], counts) for k in usable], axis=0) for scores in (first, second)
+        )
+        return next(sides) - next(sides)
+
+    if not len(usable):
+        return {"value": None, "low": None, "high": None}
+    drawn = [difference(counts) for counts in _resamples(truth[:, usable], bootstrap, seed)]
+    low, high = _interval(np.concatenate(drawn)) if drawn else (None, None)
+    return {"value": float(difference(np.ones((1, len(truth))))[0]), "low": low, "high": high}
+
+
 def metrics_table(metrics: dict) -> str:
     """`classification_metrics` as lines of text for a terminal: the means with their intervals, then one line a class."""
     lines = [f"{metrics['n']} records, {metrics['bootstrap']} bootstrap resamples, 95 % intervals"]

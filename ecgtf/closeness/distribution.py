@@ -6,10 +6,13 @@ beside the same number between two real samples of the same sizes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial.distance import cdist, pdist
+
+MOST_FOR_BANDWIDTH = 4_000
+"""Records, evenly spaced in the pooled sets, at most, whose distances give the median."""
 
 _BLOCK_CELLS = 4_000_000  # distances that are held at a time: 32 MB
 
@@ -56,8 +59,12 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray) -> Frechet:
 
 
 def median_bandwidth(real: np.ndarray, generated: np.ndarray) -> float:
-    """Median Euclidean distance over all pairs of the pooled sets (Gretton et al. 2012, section 8)."""
-    return float(np.median(pdist(np.concatenate(_pair(real, generated, least=1)))))
+    """Median Euclidean distance over all pairs of the pooled sets (Gretton et al. 2012, section 8), of `MOST_FOR_BANDWIDTH` records."""
+    pooled = np.concatenate(_pair(real, generated, least=1))
+    if len(pooled) > MOST_FOR_BANDWIDTH:
+        pooled = pooled[np.linspace(0, len(pooled) - 1, MOST_FOR_BANDWIDTH).astype(int)]
+    above = np.triu_indices(len(pooled), 1)
+    return float(np.sqrt(np.median(_squared_distances(pooled, pooled)[above])))
 
 
 def mmd(real: np.ndarray, generated: np.ndarray, bandwidth: float | None = None) -> float:
@@ -78,14 +85,11 @@ def mmd(real: np.ndarray, generated: np.ndarray, bandwidth: float | None = None)
     if not bandwidth > 0:
         raise ValueError("expected records that differ: the median distance between them is 0")
     scale = -0.5 / bandwidth**2
-    within = [
-        2.0 * np.exp(scale * pdist(side, "sqeuclidean")).sum() / (len(side) * (len(side) - 1)) for side in (real, generated)
-    ]
-    return float(sum(within) - 2.0 * np.exp(scale * cdist(real, generated, "sqeuclidean")).mean())
+    return _unbiased_mmd(lambda a, b: np.exp(scale * _squared_distances(a, b)), real, generated)
 
 
 def kid(real: np.ndarray, generated: np.ndarray) -> float:
-    """Unbiased squared MMD with the kernel `(a.b / d + 1)^3`, in one block (Binkowski et al. 2018).
+    """Unbiased squared MMD with the kernel `(a.b / d + 1)^3`, of all records at once (Binkowski et al. 2018).
 
     Args:
         real: `(n, d)`.
@@ -95,15 +99,33 @@ def kid(real: np.ndarray, generated: np.ndarray) -> float:
         ValueError: as `frechet_distance`.
     """
     real, generated = _pair(real, generated, least=2)
+    return _unbiased_mmd(lambda a, b: (a @ b.T / a.shape[1] + 1.0) ** 3, real, generated)
 
-    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return (a @ b.T / a.shape[1] + 1.0) ** 3
 
-    within = 0.0
-    for side in (real, generated):
-        values = kernel(side, side)
-        within += (values.sum() - np.trace(values)) / (len(side) * (len(side) - 1))
-    return float(within - 2.0 * kernel(real, generated).mean())
+def sliced_wasserstein(real: np.ndarray, generated: np.ndarray, projections: int = 128, seed: int = 0) -> float:
+    """Sliced Wasserstein-2 distance, in the features' unit (Bonneel et al. 2015, equation 6).
+
+    The root of the mean, over random directions, of the squared Wasserstein-2 distance of the projections; between two sets on a
+    line that is the mean squared difference of their quantiles.
+
+    Args:
+        real: `(n, d)`.
+        generated: `(m, d)`.
+        projections: Directions, uniform on the sphere.
+        seed: Of the directions.
+
+    Raises:
+        ValueError: as `frechet_distance`.
+    """
+    real, generated = _pair(real, generated, least=2)
+    directions = np.random.default_rng(seed).normal(size=(real.shape[1], projections))
+    directions /= np.linalg.norm(directions, axis=0)
+    levels = (np.arange(max(len(real), len(generated))) + 0.5) / max(len(real), len(generated))
+    first, second = (
+        np.sort(side @ directions, axis=0)[np.minimum((levels * len(side)).astype(int), len(side) - 1)]
+        for side in (real, generated)
+    )
+    return float(np.sqrt(np.mean((first - second) ** 2)))
 
 
 def precision_recall_density_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) -> Neighbourhoods:
@@ -128,7 +150,7 @@ def precision_recall_density_coverage(real: np.ndarray, generated: np.ndarray, k
     generated_radius = nearest(generated, generated, k, same=True)[0][:, -1]
     precise, recalled, covered, hits = 0, np.zeros(len(real), bool), np.zeros(len(real), bool), 0
     for rows in _blocks(len(generated), len(real)):
-        distances = cdist(generated[rows], real)
+        distances = np.sqrt(_squared_distances(generated[rows], real))
         inside = distances < real_radius
         precise += int(inside.any(axis=1).sum())
         hits += int(inside.sum())
@@ -159,15 +181,38 @@ def nearest(queries: np.ndarray, points: np.ndarray, k: int = 1, *, same: bool =
         raise ValueError(f"expected at least {k + same} records to find {k} neighbours among, received {len(points)}")
     distances, places = np.empty((len(queries), k)), np.empty((len(queries), k), int)
     for rows in _blocks(len(queries), len(points)):
-        block = cdist(queries[rows], points)
+        block = _squared_distances(queries[rows], points)
         if same:
             block[np.arange(len(block)), np.arange(rows.start, rows.start + len(block))] = np.inf
         first = np.argpartition(block, k - 1, axis=1)[:, :k]
-        found = np.take_along_axis(block, first, axis=1)
+        found = np.linalg.norm(queries[rows, None] - points[first], axis=2)  # exact: copies are at 0
         order = np.argsort(found, axis=1, kind="stable")
         distances[rows] = np.take_along_axis(found, order, axis=1)
         places[rows] = np.take_along_axis(first, order, axis=1)
     return distances, places
+
+
+def _unbiased_mmd(kernel: Callable[[np.ndarray, np.ndarray], np.ndarray], real: np.ndarray, generated: np.ndarray) -> float:
+    """`E k(r, r') + E k(g, g') - 2 E k(r, g)` over pairs of different records, in blocks."""
+
+    def total(a: np.ndarray, b: np.ndarray, same: bool = False) -> float:
+        found = 0.0
+        for rows in _blocks(len(a), len(b)):
+            block = kernel(a[rows], b)
+            found += float(block.sum() - (np.trace(block[:, rows]) if same else 0.0))
+        return found
+
+    within = sum(total(side, side, same=True) / (len(side) * (len(side) - 1)) for side in (real, generated))
+    return within - 2.0 * total(real, generated) / (len(real) * len(generated))
+
+
+def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Squared Euclidean distances `(len(a), len(b))` by one matrix product, ten times as fast as pair by pair."""
+    centre = b.mean(axis=0)  # little is lost in the differences of large numbers
+    a, b = a - centre, b - centre
+    squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)
+    squares -= 2.0 * (a @ b.T)
+    return np.maximum(squares, 0.0, out=squares)
 
 
 def _blocks(rows: int, columns: int):
