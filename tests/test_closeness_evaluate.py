@@ -4,14 +4,16 @@ import json
 
 import numpy as np
 import pytest
+from conftest import write_toy_dataset
 
-from ecgtf.closeness.evaluate import ABOUT, GROUPS, METRICS, evaluate
+from ecgtf.closeness.evaluate import UNFINISHED, evaluate
+from ecgtf.closeness.metrics import GROUPS, METRICS, is_worse
 from ecgtf.closeness.table import metrics_table
 from ecgtf.dataset import hash_id, load_arrays
-from ecgtf.generators.simulator import simulate_records
+from ecgtf.generators.simulator import simulate_collection, simulate_records
 
 QUICK = ("temporal", "physiology")
-KEYS = {"value", "floor", "low", "high", "group", "unit", "better", "label"}
+KEYS = {"value", "floor", "low", "high", "worse", "group", "unit", "better", "label"}
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +34,33 @@ def synthetic(make_dataset):
     return make
 
 
-def test_every_metric_is_described_and_the_other_way_round():
-    assert tuple(METRICS) == GROUPS
-    assert {name for group in METRICS.values() for name in group} == set(ABOUT)
+def test_every_metric_has_a_name_of_its_own_and_a_way_to_be_better():
+    assert GROUPS == ("distribution", "temporal", "physiology", "utility", "privacy")
+    names = [name for group in METRICS.values() for name in group]
+    assert len(names) == len(set(names))
+    assert {metric.better for group in METRICS.values() for metric in group.values()} <= {"lower", "higher", "0.5"}
+
+
+@pytest.mark.parametrize(
+    ("better", "entry", "expected"),
+    [
+        (
+            "lower",
+            {"value": 2.0, "floor": 1.0, "low": 0.0, "high": 4.0, "gap_low": 0.5, "gap_high": 1.5},
+            True,
+        ),  # the gap decides
+        ("lower", {"value": 2.0, "floor": 1.0, "low": 1.5, "high": 2.5, "gap_low": -0.5, "gap_high": 2.5}, False),
+        ("lower", {"value": 2.0, "floor": 1.0, "low": 1.5, "high": 2.5}, True),
+        ("lower", {"value": 0.5, "floor": 1.0, "low": 0.4, "high": 0.6}, False),  # better than real is not worse
+        ("higher", {"value": 0.5, "floor": 1.0, "low": 0.4, "high": 0.6}, True),
+        ("higher", {"value": 0.5, "floor": 0.6, "low": 0.4, "high": 0.6}, False),
+        ("0.5", {"value": 0.7, "floor": 0.5, "low": 0.6, "high": 0.8}, True),
+        ("lower", {"value": 2.0, "floor": 1.0, "low": None, "high": None}, None),
+        ("lower", {"value": None, "floor": 1.0, "low": None, "high": None}, None),
+    ],
+)
+def test_worse_is_what_is_beyond_the_floor_by_more_than_chance(better, entry, expected):
+    assert is_worse(entry, better) is expected
 
 
 def test_folders_give_the_promised_form(small_dataset, synthetic):
@@ -79,7 +105,7 @@ def test_records_of_new_people_score_as_real_ones_and_distorted_ones_do_not(peop
 
 
 def test_a_group_that_fails_takes_nothing_from_the_others(people):
-    content = evaluate(people[:80], people[80:160], groups=["distribution", "utility", "physiology"])["metrics"]
+    content = evaluate(people[:120], people[120:200], groups=["distribution", "utility", "physiology"])["metrics"]
     assert content["frechet_distance"]["value"] is None
     assert "labels" in content["frechet_distance"]["reason"]
     assert content["tstr_over_trtr"]["value"] is None
@@ -119,13 +145,89 @@ def test_unusable_input_is_refused(people, small_dataset, synthetic):
         evaluate(small_dataset, synthetic(), task="rhythm5")
 
 
-def test_tiny_classifiers_report_and_page(small_dataset, synthetic, tmp_path):
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory):
+    """A real and a synthetic set with enough records for every metric."""
+    folder = tmp_path_factory.mktemp("larger")
+    generator = {"run": "vqvae", "task": "rhythm7", "settings": {}, "trained_on": []}
+    return (
+        write_toy_dataset(folder / "real", {"train": 12, "validation": 8, "test": 8}, name="real"),
+        write_toy_dataset(folder / "made", {"train": 10}, name="made", generator=generator),
+    )
+
+
+def test_tiny_classifiers_report_and_page(larger, tmp_path):
     out = tmp_path / "report"
-    made = synthetic()
-    content = evaluate(small_dataset, made, out=out, preset="tiny", max_records=20)
+    real, made = larger
+    content = evaluate(real, made, out=out, preset="tiny", max_records=70)
     assert content == json.loads((out / "closeness.json").read_text())
     assert (out / "index.html").stat().st_size > 50_000
-    for name in ("frechet_distance", "tstr_macro_auroc", "near_copy_rate", "heart_rate_distance"):
-        assert content["metrics"][name]["value"] is not None, content["metrics"][name]
+    reasons = {name: entry["reason"] for name, entry in content["metrics"].items() if entry["value"] is None}
+    assert set(reasons) == {
+        "pr_interval_distance",
+        "qt_interval_distance",
+        "qtc_distance",
+    }  # the toy records have no P and T waves
+    assert set(reasons.values()) == {"no record gives this number"}
+    assert set(content["scores"]) == {"trtr", "tstr", "trts", "tr_plus_s"}
+    assert content["provenance"]["sampling"].startswith("at most 70 records of each part, drawn at random")
+    assert len(content["provenance"]["extractor_sha256"]) == 64
+    assert set(content["physiology"]["AFIB"]["qt_interval"]["real"]) == {"n", "failed", "low", "median", "high"}
+    assert not (out / UNFINISHED).exists()
     with pytest.raises(ValueError, match="--overwrite"):
-        evaluate(small_dataset, made, out=out)
+        evaluate(real, made, out=out)
+    # the extractor of one report serves another, and gives the same numbers
+    again = evaluate(real, made, groups=["distribution"], extractor=out / "trained_on_real", max_records=70)
+    assert again["metrics"]["frechet_distance"] == content["metrics"]["frechet_distance"]
+    assert again["provenance"]["extractor_sha256"] == content["provenance"]["extractor_sha256"]
+
+
+def test_groups_that_are_done_outlive_what_comes_after(small_dataset, synthetic, tmp_path, monkeypatch):
+    made, out = synthetic(), tmp_path / "report"
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    whole = evaluate(small_dataset, made, groups=QUICK)
+    with monkeypatch.context() as patched:
+        patched.setattr("ecgtf.closeness.physiology.measure", stop)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(small_dataset, made, groups=QUICK, out=out)
+    assert not (out / "closeness.json").exists()
+    assert set(json.loads((out / UNFINISHED).read_text())["groups"]) == {"temporal"}
+    with monkeypatch.context() as patched:
+        patched.setattr("ecgtf.closeness.temporal.moment_terms", stop)  # not asked for again
+        assert evaluate(small_dataset, made, groups=QUICK, out=out)["metrics"] == whole["metrics"]
+    assert not (out / UNFINISHED).exists()
+
+
+def test_an_unfinished_report_of_other_settings_is_computed_anew(small_dataset, synthetic, tmp_path):
+    made, out = synthetic(), tmp_path / "report"
+    out.mkdir()
+    (out / UNFINISHED).write_text(json.dumps({"settings": {"seed": 7}, "groups": {"temporal": {"wrong": 1}}}))
+    found = evaluate(small_dataset, made, groups=["temporal"], out=out)
+    assert set(found["metrics"]) == set(METRICS["temporal"])
+
+
+def test_a_metric_that_breaks_says_so_and_the_others_are_there(small_dataset, synthetic, monkeypatch):
+    def broken(*arguments):
+        raise MemoryError("no room for the terms")
+
+    monkeypatch.setattr("ecgtf.closeness.temporal.marginal_terms", broken)
+    found = evaluate(small_dataset, synthetic(), groups=["temporal"])["metrics"]
+    assert found["marginal_difference"]["reason"] == "failed with MemoryError: no room for the terms"
+    assert found["spectrum_difference"]["value"] is not None
+
+
+def test_a_class_without_synthetic_records_is_named(small_dataset, tmp_path):
+    folder = simulate_collection(tmp_path / "theirs", 12, seed=0, rate=100.0, rhythms=["SR", "AFIB"])
+    content = evaluate(small_dataset, folder, groups=["temporal", "utility"], preset="tiny")
+    assert content["synthetic"]["without_records_of"] == ["SB", "ST", "SA", "AFLT", "SVT"]
+    assert content["metrics"]["spectrum_difference"]["value"] is not None
+    assert content["metrics"]["tstr_macro_auroc"]["reason"] == "no synthetic records of SB, ST, SA, AFLT, SVT"
+    assert metrics_table(content).startswith("no synthetic records of SB, ST, SA, AFLT, SVT")
+
+
+def test_few_records_give_no_distance_of_features_but_the_reason(small_dataset, synthetic):
+    found = evaluate(small_dataset, synthetic(), groups=["distribution"], preset="tiny")["metrics"]
+    assert "28 records of each part fit together" in found["frechet_distance"]["reason"]

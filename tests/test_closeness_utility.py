@@ -1,11 +1,16 @@
 """Training on synthetic against training on real records: tiny networks on waves whose class is their frequency."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from ecgtf.closeness.comparison import Comparison, Part
-from ecgtf.closeness.utility import MOST_FEATURES, budgeted_classifier, feature_vectors, train_test_scores
+from ecgtf.closeness.results import Results
+from ecgtf.closeness.utility import MOST_FEATURES, budgeted_classifier, discriminative_score, feature_vectors, of_two_origins
 from ecgtf.dataset import hash_id
+from ecgtf.run_folder import Run
 from ecgtf.tasks import get_task
 
 TASK = get_task("rhythm4")
@@ -22,29 +27,90 @@ def waves(n, seed, name):
     return Part(signal.astype(np.float32), np.eye(4, dtype=np.float32)[kind], [f"{name}{place}" for place in range(n)])
 
 
+ABOUT = {"synthetic": {"without_records_of": []}}
+
+
 @pytest.fixture(scope="module")
 def comparison():
-    synthetic = waves(60, 1, "made")
+    synthetic = waves(120, 1, "made")
     turned = Part(synthetic.signals, synthetic.labels[:, [1, 2, 3, 0]], synthetic.ids)  # every label is wrong
-    parts = (waves(60, 0, "real"), waves(40, 2, "held out"), turned)
-    return Comparison(*parts, 100.0, ("I", "II"), TASK.classes, TASK, {})
+    parts = (waves(120, 0, "real"), waves(80, 2, "held out"), turned)
+    return Comparison(*parts, 100.0, ("I", "II"), TASK.classes, TASK, ABOUT)
 
 
 @pytest.fixture(scope="module")
-def runs(comparison, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("utility")
-    return [
-        budgeted_classifier(part, comparison, folder / name, "tiny", True)
-        for name, part in (("real", comparison.train), ("synthetic", comparison.synthetic))
-    ]
+def results(comparison, tmp_path_factory):
+    return Results(comparison, tmp_path_factory.mktemp("utility"), "tiny", None, True)
 
 
-def test_wrong_labels_are_worth_nothing_and_right_ones_much(comparison, runs):
-    scores = train_test_scores(*(run.folder for run in runs), comparison)
-    assert scores["trtr"]["macro_auroc"]["value"] > 0.95
-    assert scores["tstr"]["macro_auroc"]["value"] < 0.5
-    assert scores["tstr"]["n"] == scores["trtr"]["n"] == 40
-    assert scores["tstr"]["per_class"]["AFIB"]["n"] == 10
+@pytest.fixture(scope="module")
+def runs(results):
+    return [Run.load(results.run(kind)) for kind in ("real", "synthetic")]
+
+
+def test_wrong_labels_are_worth_nothing_and_right_ones_much(results):
+    assert results.auroc("trtr")["value"] > 0.95
+    assert results.auroc("tstr")["value"] < 0.5
+    assert results.auroc("trts")["value"] < 0.5
+    assert 0.0 < results.auroc_ratio()["value"] < 0.6
+    assert results.scores("tstr")["n"] == 80
+    assert results.scores("tstr")["per_class"]["AFIB"]["n"] == 20
+    assert results.auroc("tstr")["gap_high"] < 0  # worse than real records, beyond chance
+    assert results.auroc("trtr")["floor"] == results.auroc("trtr")["value"]
+
+
+def test_training_on_both_takes_a_synthetic_record_for_each_real_one(results):
+    results.auroc("tr_plus_s")
+    assert Run.load(results.run("both")).config["data"][1] == 240
+
+
+def test_what_differs_is_told_apart_and_what_does_not_is_not(comparison, tmp_path):
+    alike = Results(comparison, tmp_path / "alike", "tiny", None, True).discriminative_score()
+    assert alike["value"] < 0.2
+    louder = Part(3 * comparison.synthetic.signals, comparison.synthetic.labels, comparison.synthetic.ids)
+    found = Results(replace(comparison, synthetic=louder), tmp_path / "louder", "tiny", None, True).discriminative_score()
+    assert found["value"] == pytest.approx(0.5, abs=0.02)
+    assert found["floor"] < 0.2
+
+
+def test_the_discriminative_score_is_the_distance_from_guessing():
+    assert discriminative_score(0.8, 0.7, 0.9) == pytest.approx({"value": 0.3, "low": 0.2, "high": 0.4})
+    assert discriminative_score(0.45, 0.3, 0.6) == pytest.approx({"value": 0.05, "low": 0.0, "high": 0.2})
+    assert discriminative_score(0.2, 0.1, 0.3) == pytest.approx({"value": 0.3, "low": 0.2, "high": 0.4})
+    assert discriminative_score(1.0, None, None) == {"value": 0.5, "low": None, "high": None}
+
+
+def test_records_are_fitted_or_tried_never_both():
+    fitted, tried = of_two_origins(waves(10, 0, "a"), waves(10, 1, "b"))
+    assert len(fitted) == len(tried) == 10
+    assert not set(fitted.ids) & set(tried.ids)
+    assert fitted.labels.sum(axis=0).tolist() == [5.0, 5.0]
+    assert fitted.ids[0] == "real/a0"
+    assert fitted.ids[-1] == "synthetic/b8"
+
+
+def test_the_predictive_score_of_real_records_is_its_floor(comparison):
+    """The synthetic records are drawn like the real ones; their labels do not matter here."""
+    found = Results(comparison, Path("unused"), "tiny", None, True).predictive_score()
+    assert found["value"] == pytest.approx(found["floor"], rel=0.03)
+    louder = Part(comparison.synthetic.signals[:, ::2].repeat(2, axis=1), comparison.synthetic.labels, comparison.synthetic.ids)
+    other = Results(replace(comparison, synthetic=louder), Path("unused"), "tiny", None, True).predictive_score()
+    assert other["gap_low"] > 0
+    assert other["floor"] == found["floor"]
+
+
+def test_too_few_records_support_no_distance_of_features(comparison):
+    few = replace(comparison, reference=comparison.reference.take(np.arange(40)))
+    results = Results(few, Path("unused"), "tiny", None, True)
+    for number in (lambda: results.features, results.discriminative_score):
+        with pytest.raises(ValueError, match="40 records of each part fit together"):
+            number()
+
+
+def test_classes_without_synthetic_records_are_named(comparison):
+    results = Results(replace(comparison, about={"synthetic": {"without_records_of": ["AFIB"]}}), Path("x"), "tiny", None, True)
+    with pytest.raises(ValueError, match="no synthetic records of AFIB"):
+        results.auroc("tstr")
 
 
 def test_the_same_records_are_trained_on_once(comparison, runs):
@@ -62,9 +128,9 @@ def test_the_run_names_the_records_it_saw(comparison, runs):
 
 def test_features_lie_on_the_axes_of_the_training_records(comparison, runs):
     found = feature_vectors(runs[0].folder, comparison)
-    assert {name: len(values) for name, values in found.items()} == {"train": 60, "reference": 40, "synthetic": 60}
+    assert {name: len(values) for name, values in found.items()} == {"train": 120, "reference": 80, "synthetic": 120}
     size = found["train"].shape[1]
-    assert size <= min(MOST_FEATURES, 40 // 3)
+    assert size <= min(MOST_FEATURES, 80 // 3)
     covariance = np.cov(found["train"], rowvar=False)
     np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-6 * covariance.max())
     assert (np.diff(np.diag(covariance)) <= 1e-9).all()  # the largest first

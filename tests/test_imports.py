@@ -8,7 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NUMPY_ONLY = "atomic workers fingerprint record_table ecg tasks tfrecord manifest shards progress wfdb_io report"
 NUMPY_ONLY += " copies generators.simulator cli data_prep"
-NUMPY_ONLY += " closeness.distribution closeness.temporal closeness.physiology closeness.privacy"
+NUMPY_ONLY += " closeness.distribution closeness.temporal closeness.privacy closeness.prediction closeness.loading"
+NUMPY_ONLY += " closeness.physiology closeness.average_beat closeness.delineation closeness.intervals closeness.measurements"
 DATA = "ecg atomic tasks tfrecord manifest shards copies stream dataset"
 
 ALLOWED = {  # module or package: what it may import; the longest name that fits a module counts
@@ -45,10 +46,14 @@ ALLOWED = {  # module or package: what it may import; the longest name that fits
     "classifiers.examples": f"{DATA} augment",
     "closeness": "ecg tasks",
     "closeness.comparison": f"{DATA}",
-    "closeness.results": "atomic closeness run_folder report manifest",
+    "closeness.loading": f"{DATA} closeness",
+    "closeness.external": f"{DATA} closeness data_prep",  # WFDB records are prepared as any others
+    "closeness.defects": f"{DATA} closeness",
+    "closeness.results": "closeness classifiers run_folder manifest",
+    "closeness.contents": "atomic closeness classifiers run_folder report manifest",
     "closeness.sections": "closeness report",
-    "closeness.utility": "ecg tasks classifiers run_folder manifest",
-    "closeness.evaluate": f"{DATA} closeness classifiers report progress",
+    "closeness.utility": "ecg tasks closeness classifiers run_folder manifest",
+    "closeness.evaluate": f"{DATA} closeness progress",
     "report": "ecg atomic closeness",
     "run_folder": "atomic",
     "callbacks": "ecg atomic run_folder report closeness progress",

@@ -22,15 +22,22 @@ METRIC = {
     "unit": "mV",
     "better": "lower",
     "label": "a < b",
+    "worse": True,
 }
 SUMMARY = {
     "schema": 1,
     "real": {"name": "real <set>", "train": 9, "reference": 5, "reference_splits": ["validation", "test"]},
-    "synthetic": {"name": "made", "records": 7, "generator": {"run": "vqvae", "settings": {"guidance": 1.5}}},
+    "synthetic": {
+        "name": "made",
+        "records": 7,
+        "without_records_of": ["A<F"],
+        "generator": {"run": "vqvae", "settings": {"guidance": 1.5}},
+    },
     "metrics": {
         "some": METRIC,
-        "none": METRIC | {"value": None, "floor": None, "low": None, "high": None, "reason": "too few & far between"},
-        "bare": METRIC | {"low": None, "high": None, "group": "privacy"},
+        "none": METRIC
+        | {"value": None, "floor": None, "low": None, "high": None, "worse": None, "reason": "too few & far between"},
+        "bare": METRIC | {"low": None, "high": None, "group": "privacy", "worse": None},
         "nan": METRIC | {"value": 4.0, "floor": float("nan"), "low": float("nan"), "high": float("nan")},
     },
     "provenance": {"seed": 0, "versions": {"ecgtf": "0.1.0"}},
@@ -69,12 +76,15 @@ def page(tmp_path):
     scores = {"SR": {"n": 5, "auroc": 0.9, "low": 0.8, "high": 1.0}, "AFIB": {"n": 0, "reason": "no positives"}}
     drawn = [
         figures.ecg_pairs(signals, signals, 100.0, LEADS, "SR <x> $5"),
-        figures.heart_rate_figure(rates, rates),
+        figures.class_histograms(rates, rates, np.arange(20, 241, 8), "heart rate (beats/min)"),
+        figures.measurement_histograms(rates, rates),
+        figures.lead_ranges(signals[0], signals[1], LEADS, "amplitude (mV)"),
+        figures.confusion_figure({"real": np.array([[3, 1], [0, 2]]), "both": np.eye(2)}, ("SR", "AFIB")),
         figures.psd_figure(np.arange(20.0), *curves, LEADS),
         figures.autocorrelation_figure(np.arange(20) / 100, *curves, LEADS),
-        figures.feature_map(RNG.normal(size=(30, 4)), RNG.normal(size=(30, 4)), classes, classes, ("SR", "AFIB")),
+        figures.feature_map(RNG.normal(size=(30, 2)), RNG.normal(size=(30, 2)), classes, classes, ("SR", "AFIB"), "axis"),
         figures.class_scores_figure(scores, scores),
-        figures.near_copy_figure([(signals[0], signals[1])], 100.0, LEADS),
+        figures.neighbour_pairs([(signals[0], signals[1])], 100.0, LEADS),
     ]
     sections = [
         Section(
@@ -94,8 +104,9 @@ def test_a_later_section_comes_last_and_nothing_else_changes(page):
     add_sections(page.parent, [Section("A later study", tables=[("scores", ["class", "AUROC"], [["SR", 0.9]])])])
     after = page.read_text()
     assert re.findall("<h2[^>]*>(.*?)</h2>", after) == ["Metrics", "Pictures", "Numbers", "A later study", "Provenance"]
-    without = after.replace(after[after.index("<h2>A later study") : after.index("<h2>Provenance")], "")
-    assert without.split() == before.split()
+    assert '<a href="#section-3">A later study</a>' in after
+    without = after.replace(after[after.index('<h2 id="section-3">') : after.index('<h2 id="provenance">')], "")
+    assert without.replace('<li><a href="#section-3">A later study</a></li>', "").split() == before.split()
 
 
 def test_nothing_leaves_the_page(page):
@@ -113,7 +124,7 @@ def test_the_page_reads_without_sight(page):
     assert reader.headings[0] == 1
     assert reader.headings.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(reader.headings, reader.headings[1:], strict=False))
-    assert len(reader.images) == 7
+    assert len(reader.images) == 10
     assert all(image["alt"].startswith("alternative") for image in reader.images)
 
 
@@ -124,6 +135,21 @@ def test_what_is_not_computed_says_why_and_text_is_escaped(page):
     assert "real &lt;set&gt;" in text
     assert "A &amp; B" in text
     assert "1.5 to 2.5" in text
+
+
+def test_what_is_worse_and_what_is_missing_is_said_first(page):
+    text = re.sub(r"\s+", " ", page.read_text())
+    assert "<strong>2</strong> of 2 metrics" in text
+    assert "▲ worse" in text
+    assert "<strong>No synthetic records of A&lt;F</strong>: nothing below is about this class." in text
+    assert text.index("No synthetic records") < text.index("<h2")
+
+
+def test_every_link_leads_somewhere(page):
+    text = page.read_text()
+    targets = re.findall('href="#([^"]+)"', text)
+    assert len(targets) == 1 + 1 + 2 + 1  # skip link, metrics, two sections, provenance
+    assert all(f'id="{target}"' in text for target in targets)
 
 
 def test_the_small_plots_are_told_in_words_and_hold_no_nan(page):
@@ -142,7 +168,7 @@ def test_the_scale_of_a_small_plot_holds_zero(value, floor, zero):
 
 
 def test_heart_rates_beyond_the_scale_count_in_the_outer_bins():
-    figure = figures.heart_rate_figure({"SR": np.array([5.0, 300.0])}, {"SR": np.full(2, np.nan)})
+    figure = figures.class_histograms({"SR": np.array([5.0, 300.0])}, {"SR": np.full(2, np.nan)}, np.arange(20, 241, 8), "bpm")
     heights = [patch.get_xy()[:, 1].max() for patch in figure.axes[0].patches]
     assert heights == [0.5]
     assert figure.axes[0].patches[0].get_xy()[-3, 1] == 0.5  # the last bin
@@ -151,7 +177,7 @@ def test_heart_rates_beyond_the_scale_count_in_the_outer_bins():
 def test_legends_name_both_sides_where_the_first_class_lacks_one():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        rates = figures.heart_rate_figure({"SR": np.full(3, np.nan)}, {"SR": np.full(3, 60.0)})
+        rates = figures.class_histograms({"SR": np.full(3, np.nan)}, {"SR": np.full(3, 60.0)}, np.arange(20, 241, 8), "bpm")
     assert [text.get_text() for text in rates.axes[0].get_legend().get_texts()] == ["real", "synthetic"]
     known = {"n": 5, "auroc": 0.9, "low": 0.8, "high": 1.0}
     scores = figures.class_scores_figure({"SR": known}, {"SR": {"n": 5, "reason": "no positives"}})
@@ -161,7 +187,7 @@ def test_legends_name_both_sides_where_the_first_class_lacks_one():
 def test_every_class_of_the_feature_map_looks_different():
     classes = tuple("ABCDEFGHIJKL")
     numbers = np.arange(12)
-    figure = figures.feature_map(RNG.normal(size=(12, 4)), RNG.normal(size=(12, 4)), numbers, numbers, classes)
+    figure = figures.feature_map(RNG.normal(size=(12, 2)), RNG.normal(size=(12, 2)), numbers, numbers, classes, "axis")
     looks = {(handle.get_color(), handle.get_marker()) for handle in figure.legends[0].legend_handles}
     assert len(looks) == 12
 

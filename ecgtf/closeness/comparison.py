@@ -6,18 +6,15 @@ records; all sides are drawn with the same number of each class, so that a diffe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from itertools import repeat
 
 import numpy as np
 
-from ecgtf.dataset import Arrays, check_no_leak, load_arrays, read_manifests
+from ecgtf.dataset import Arrays
 from ecgtf.tasks import Task
-
-LEAST_TEST_RECORDS = 100
-"""With fewer test records the validation records are added to the reference."""
 
 DRAWS = 5
 """Draws behind a value and its floor."""
@@ -43,6 +40,10 @@ class Part:
         """These rows."""
         return Part(self.signals[rows], None if self.labels is None else self.labels[rows], [self.ids[row] for row in rows])
 
+    def plus(self, other: Part) -> Part:
+        """These records, then the others."""
+        return joined([self, other])
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -62,13 +63,20 @@ class Comparison:
     @cached_property
     def _strata(self) -> list[dict[str, np.ndarray]]:
         """For each label of the reference, the rows of the three parts that have it; one stratum of all where labels are missing."""
-        parts = {name: getattr(self, name) for name in PARTS}
+        parts = self.parts()
         if any(part.labels is None for part in parts.values()):
             return [{name: np.arange(len(part)) for name, part in parts.items()}]
         return [
             {name: np.flatnonzero((part.labels == label).all(axis=1)) for name, part in parts.items()}
             for label in np.unique(self.reference.labels, axis=0)
         ]
+
+    def stratum(self, part: str) -> np.ndarray:
+        """Number of the class of each record of a part; 0 where records have no class, or several at a time."""
+        labels = getattr(self, part).labels
+        if self.task is None or self.task.multi_label or self.synthetic.labels is None:
+            return np.zeros(len(getattr(self, part)))
+        return labels.argmax(axis=1)
 
     def drawn(self, draw: int, part: float = 1.0) -> dict[str, np.ndarray]:
         """Rows of the three parts, drawn without replacement: of each label as many as the smallest of the parts has.
@@ -86,122 +94,75 @@ class Comparison:
                 rows[name].append(rng.permutation(members)[:size])
         return {name: np.concatenate(drawn) for name, drawn in rows.items()}
 
-    def metric(self, function: Callable[[np.ndarray, np.ndarray], float], values: dict[str, np.ndarray]) -> dict:
-        """Value, floor and interval of `function(reference, other)`.
+    def metric(self, function: Callable[[np.ndarray, np.ndarray], float], values: Mapping[str, np.ndarray]) -> dict:
+        """`metrics` of a function that gives one number."""
+        return self.metrics(lambda real, other: {"": function(real, other)}, values)[""]
 
-        Value and floor are means over draws. The interval is 1.96 SD of half-samples of both sides about the value: the deviation
-        between halves drawn without replacement estimates the standard error of the whole.
+    def metrics(
+        self, function: Callable[[np.ndarray, np.ndarray], Mapping[str, float]], values: Mapping[str, np.ndarray]
+    ) -> dict[str, dict]:
+        """Value, floor and intervals of each number in `function(reference, other)`.
+
+        Value and floor are means over draws. `low` to `high` is 1.96 SD of half-samples of both sides about the value: the
+        deviation between halves drawn without replacement estimates the standard error of the whole. `gap_low` to `gap_high` is
+        the same for value minus floor, both taken on the same half of the reference.
 
         Args:
-            function: Distance of two sets.
+            function: Distances of two sets.
             values: What it compares, row by row: of `train`, `reference` and `synthetic`.
         """
-        found: dict[str, list[float]] = {"synthetic": [], "train": []}
-        for draw in range(DRAWS):
-            rows = self.drawn(draw)
-            for other, numbers in found.items():
-                numbers.append(function(values["reference"][rows["reference"]], values[other][rows[other]]))
-        halves = []
-        for draw in range(HALVES):
-            rows = self.drawn(DRAWS + draw, part=0.5)
-            halves.append(function(values["reference"][rows["reference"]], values["synthetic"][rows["synthetic"]]))
-        value, spread = float(np.mean(found["synthetic"])), float(np.std(halves, ddof=1))
-        return {
-            "value": value,
-            "floor": float(np.mean(found["train"])),
-            "low": value - 1.96 * spread,
-            "high": value + 1.96 * spread,
-        }
+
+        def measured(rows: dict[str, np.ndarray], other: str) -> Mapping[str, float]:
+            return function(values["reference"][rows["reference"]], values[other][rows[other]])
+
+        draws, halves = (
+            [
+                (measured(rows, "synthetic"), measured(rows, "train"))
+                for rows in map(self.drawn, range(first, last), repeat(part))
+            ]
+            for first, last, part in ((0, DRAWS, 1.0), (DRAWS, DRAWS + HALVES, 0.5))
+        )
+        return {name: _summary(*([(a[name], b[name]) for a, b in pairs] for pairs in (draws, halves))) for name in draws[0][0]}
+
+    def parts(self) -> dict[str, Part]:
+        """The three parts by name."""
+        return {name: getattr(self, name) for name in PARTS}
 
     def signals(self) -> dict[str, np.ndarray]:
         """The signals of the three parts, as `metric` takes them."""
-        return {name: getattr(self, name).signals for name in PARTS}
+        return {name: part.signals for name, part in self.parts().items()}
+
+    def by_class(self) -> list[tuple[str, dict[str, np.ndarray]]]:
+        """Each class with the rows of its records in every part; one class of all where a part has no labels."""
+        parts = self.parts()
+        if any(part.labels is None for part in parts.values()):
+            return [("all", {name: np.arange(len(part)) for name, part in parts.items()})]
+        return [
+            (label, {name: np.flatnonzero(part.labels[:, k] > 0) for name, part in parts.items()})
+            for k, label in enumerate(self.classes)
+        ]
 
 
-def compare_folders(
-    real: str | Path | list, synthetic: str | Path | list, task: Task, *, max_records: int | None = None, seed: int = 0
-) -> Comparison:
-    """A comparison of data sets in folders.
-
-    Args:
-        real, synthetic: Folders (or lists of them) of real and of synthetic sets.
-        task: What the classes are.
-        max_records: At most this many records of each part, drawn at random.
-        seed: Of the draws.
-
-    Raises:
-        ValueError: if they differ in rate, seconds or leads, a part is empty, or the generator was trained on held-out records.
-    """
-    if isinstance(real, np.ndarray) or isinstance(synthetic, np.ndarray):
-        raise ValueError("give two arrays or two data sets, not one of each")
-    lists = [[folder] if isinstance(folder, str | Path) else list(folder) for folder in (real, synthetic)]
-    read_manifests([*lists[0], *lists[1]])
-    for folder, described in read_manifests(lists[0]):
-        if described.synthetic:
-            raise ValueError(f"{folder} is a synthetic set; expected a real one to compare with (are the two swapped?)")
-    splits = {split: load_arrays(lists[0], split, task) for split in ("train", "validation", "test")}
-    made = [load_arrays(lists[1], split, task) for split in ("train", "validation", "test")]
-    manifest, other = splits["train"].manifest, made[0].manifest
-    held_out = ["test"] if len(splits["test"]) >= LEAST_TEST_RECORDS else ["validation", "test"]
-    reference = _joined([splits[name] for name in held_out])
-    train, drawn = _joined([splits["train"]]), _joined(made)
-    for name, part in (("training", train), ("held-out", reference), ("synthetic", drawn)):
-        if len(part) < 2:
-            raise ValueError(f"expected at least 2 {name} records with a class of task {task.name}, received {len(part)}")
-    if other.generator:
-        check_no_leak(other.generator["trained_on"], reference.ids)
-    about = {
-        "real": {"name": manifest.name, "train": len(train), "reference": len(reference), "reference_splits": held_out},
-        "synthetic": {"name": other.name, "records": len(drawn), "generator": _without_ids(other.generator)},
-        "task": task.name,
-        "sampling": "of each class as many records as the smallest of the three parts has, drawn at random without replacement",
+def _summary(draws: list[tuple[float, float]], halves: list[tuple[float, float]]) -> dict:
+    """The entry of a metric from its (value, floor) in draws and in half-samples."""
+    value, floor = np.mean(draws, axis=0)
+    spread = np.std([made for made, _ in halves], ddof=1)
+    gap_spread = np.std([made - real for made, real in halves], ddof=1)
+    return {
+        "value": float(value),
+        "floor": float(floor),
+        "low": float(value - 1.96 * spread),
+        "high": float(value + 1.96 * spread),
+        "gap_low": float(value - floor - 1.96 * gap_spread),
+        "gap_high": float(value - floor + 1.96 * gap_spread),
     }
-    parts = [_limited(part, max_records, seed) for part in (train, reference, drawn)]
-    return Comparison(*parts, manifest.sampling_rate, tuple(manifest.leads), task.classes, task, about, seed)
 
 
-def compare_arrays(
-    real: np.ndarray, synthetic: np.ndarray, *, rate: float, leads: tuple[str, ...], seed: int = 0
-) -> Comparison:
-    """A comparison of plain arrays `(records, time, leads)` in millivolts: half of the real ones stand for the held-out set."""
-    real, synthetic = (np.asarray(part, np.float32) for part in (real, synthetic))
-    for name, part in (("real", real), ("synthetic", synthetic)):
-        if part.ndim != 3 or part.shape[2] != len(leads) or len(part) < 4:
-            raise ValueError(f"expected at least 4 {name} signals (records, time, {len(leads)}), received shape {part.shape}")
-        if not np.isfinite(part).all():
-            raise ValueError(f"expected finite {name} signals, received NaN or infinity")
-    if real.shape[1:] != synthetic.shape[1:]:
-        raise ValueError(f"expected signals of one shape (time, leads), received {real.shape[1:]} and {synthetic.shape[1:]}")
-    order = np.random.default_rng(seed).permutation(len(real))
-    halves = [Part(real[rows], None, [str(row) for row in rows]) for rows in np.array_split(order, 2)]
-    drawn = Part(synthetic, None, [str(row) for row in range(len(synthetic))])
-    about = {
-        "real": {"name": "array", "train": len(halves[0]), "reference": len(halves[1]), "reference_splits": ["half"]},
-        "synthetic": {"name": "array", "records": len(drawn), "generator": None},
-        "task": None,
-        "sampling": "drawn at random",
-    }
-    return Comparison(*halves, drawn, rate, tuple(leads), (), None, about, seed)
-
-
-def _joined(parts: list[Arrays]) -> Part:
+def joined(parts: Sequence[Part | Arrays]) -> Part:
+    """The records of all parts, one after the other; without labels where one has none."""
+    labels = [part.labels for part in parts]
     return Part(
         np.concatenate([part.signals for part in parts]),
-        np.concatenate([part.labels for part in parts]),
+        None if any(part is None for part in labels) else np.concatenate(labels),
         [name for part in parts for name in part.ids],
     )
-
-
-def _limited(part: Part, most: int | None, seed: int) -> Part:
-    if most is None or len(part) <= most:
-        return part
-    return part.take(np.sort(np.random.default_rng(seed).permutation(len(part))[:most]))
-
-
-def _without_ids(generator: dict | None) -> dict | None:
-    """What is worth printing of a generator: not the thousands of hashed ids."""
-    if generator is None:
-        return None
-    return {name: value for name, value in generator.items() if name != "trained_on"} | {
-        "trained_on": len(generator["trained_on"])
-    }

@@ -2,50 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ecgtf.closeness import distribution, physiology, temporal
-from ecgtf.closeness.comparison import compare_arrays, compare_folders
+from ecgtf.atomic import write_json
+from ecgtf.closeness.external import is_external
+from ecgtf.closeness.loading import compare_arrays, compare_folders
+from ecgtf.closeness.metrics import GROUPS, METRICS, Metric, is_worse
 from ecgtf.ecg import LEADS
 from ecgtf.manifest import read_manifests
+from ecgtf.progress import Progress
 from ecgtf.tasks import Task, get_task
 
-GROUPS = ("distribution", "temporal", "physiology", "utility", "privacy")
-SCHEMA = 1
+if TYPE_CHECKING:
+    from ecgtf.closeness.results import Results
 
-ABOUT = {  # metric: its label, unit and which way is better
-    "frechet_distance": ("Frechet distance of features", "", "lower"),
-    "mmd_squared": ("squared maximum mean discrepancy of features", "", "lower"),
-    "kid": ("kernel distance of features", "", "lower"),
-    "precision": ("precision", "share", "higher"),
-    "recall": ("recall", "share", "higher"),
-    "density": ("density", "", "higher"),
-    "coverage": ("coverage", "share", "higher"),
-    "autocorrelation_difference": ("autocorrelation difference", "", "lower"),
-    "marginal_difference": ("marginal distribution difference", "1/mV", "lower"),
-    "spectrum_difference": ("difference of the unit-power spectra", "", "lower"),
-    "log_spectrum_difference": ("difference of the log spectra", "log10", "lower"),
-    "lead_correlation_difference": ("difference of the correlations between leads", "", "lower"),
-    "skewness_difference": ("difference of the skewness", "", "lower"),
-    "kurtosis_difference": ("difference of the kurtosis", "", "lower"),
-    "heart_rate_distance": ("Wasserstein distance of the heart rate", "beats/min", "lower"),
-    "rmssd_distance": ("Wasserstein distance of the RMSSD", "ms", "lower"),
-    "p_wave_distance": ("Wasserstein distance of the P-wave score", "", "lower"),
-    "qrs_duration_distance": ("Wasserstein distance of the QRS duration", "ms", "lower"),
-    "beats_not_found": ("records in which no rhythm is found", "share", "lower"),
-    "lead_inconsistency": ("departure from the limb-lead equations, relative", "", "lower"),
-    "trtr_macro_auroc": ("macro-AUROC, trained on real, tested on real", "", "higher"),
-    "tstr_macro_auroc": ("macro-AUROC, trained on synthetic, tested on real", "", "higher"),
-    "tstr_over_trtr": ("TSTR over TRTR", "", "higher"),
-    "near_copy_rate": ("near copies of training records", "share", "lower"),
-    "share_closer_to_train": ("records nearer to the training than to the held-out set", "share", "0.5"),
-}
+UNFINISHED = "unfinished.json"
+"""Holds the groups that are done while an evaluation goes on."""
 
 
 def evaluate(
@@ -66,9 +46,12 @@ def evaluate(
 ) -> dict:
     """Compares synthetic with held-out real ECGs.
 
+    A metric that cannot be computed says why and takes nothing from the others. With `out`, each group is kept when it is done:
+    an evaluation that is stopped goes on from there when it is called again in the same way.
+
     Args:
         real: Folder(s) of real data sets, or an array `(records, time, leads)` in millivolts.
-        synthetic: Folder(s) of synthetic data sets, or an array.
+        synthetic: Folder(s) of synthetic data sets, an npz file or a folder of WFDB records that others made, or an array.
         task: What the classes are; by default the task of the generator, else rhythm7.
         groups: Which of `GROUPS` to compute; all by default.
         extractor: Run folder of a classifier whose features the distribution group compares; by default one is trained on the
@@ -76,14 +59,13 @@ def evaluate(
         preset: Budget of the classifiers of the distribution and utility groups.
         out: Report folder: `closeness.json` and `index.html`.
         overwrite: Replace the report that is there.
-        max_records: At most this many records of each part.
+        max_records: At most this many records of each part, drawn at random.
         rate, leads: Of arrays (data sets know theirs).
         seed: Of draws and classifiers.
         quiet: Show no progress.
 
     Returns:
-        `{"schema", "real", "synthetic", "metrics": {name: {"value", "floor", "low", "high", "group", "unit", "better", "label"}},
-        "provenance"}`; a metric that cannot be computed has the value None and a `reason`.
+        The content of `closeness.json` (see docs/formats.md); a metric that cannot be computed has the value None and a `reason`.
 
     Raises:
         ValueError: if the sets do not fit together, or the generator was trained on held-out records.
@@ -93,27 +75,75 @@ def evaluate(
     if unknown:
         raise ValueError(f"unknown group {', '.join(unknown)}; expected some of {', '.join(GROUPS)}")
     if isinstance(real, np.ndarray) and isinstance(synthetic, np.ndarray):
-        comparison = compare_arrays(real, synthetic, rate=rate, leads=tuple(leads), seed=seed)
+        comparison = compare_arrays(real, synthetic, rate=rate, leads=tuple(leads), max_records=max_records, seed=seed)
     else:
         chosen = get_task(task or ("rhythm7" if isinstance(synthetic, np.ndarray) else _task_of(synthetic)))
         comparison = compare_folders(real, synthetic, chosen, max_records=max_records, seed=seed)
     if out is not None:
         _make_folder(Path(out), overwrite)
 
+    from ecgtf.closeness.contents import content, provenance, write
     from ecgtf.closeness.results import Results
 
     with TemporaryDirectory() as scratch:
-        results = Results(comparison, Path(out or scratch), preset, None if extractor is None else Path(extractor), quiet)
-        for group in groups:
-            _collect(results, group, quiet)
-        content = results.content(SCHEMA)
+        folder = Path(out or scratch)
+        results = Results(comparison, folder, preset, None if extractor is None else Path(extractor), quiet)
+        metrics = _compute(results, groups, folder / UNFINISHED, provenance(results), quiet)
+        found = content(results, metrics)
         if out is not None:
-            results.write(content)
-    return content
+            write(results, found)
+            (folder / UNFINISHED).unlink(missing_ok=True)
+    return found
+
+
+def _compute(results: Results, groups: Sequence[str], kept: Path, settings: dict, quiet: bool) -> dict[str, dict]:
+    """The metrics of all groups; those of groups that are done are kept in the file `kept` and taken from there."""
+    done = _read_kept(kept, settings)
+    total = sum(len(METRICS[group]) for group in groups)
+    with Progress("evaluating", total, "metrics", quiet) as progress:
+        number = 0
+        for group in groups:
+            if group not in done:
+                entries = {}
+                for name, metric in METRICS[group].items():
+                    progress.update(number + len(entries), name)
+                    entries[name] = _entry(results, metric) | {"group": group}
+                done[group] = entries
+                write_json(kept, {"settings": settings, "groups": done})
+            number += len(METRICS[group])
+            progress.update(number, group)
+    return {name: entry for group in groups for name, entry in done[group].items()}
+
+
+def _read_kept(kept: Path, settings: dict) -> dict[str, dict]:
+    """The groups in an unfinished report of the same settings."""
+    try:
+        content = json.loads(kept.read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return content["groups"] if content.get("settings") == json.loads(json.dumps(settings)) else {}
+
+
+def _entry(results: Results, metric: Metric) -> dict:
+    """What is written of a metric: its numbers, or the reason why there are none."""
+    about = {"unit": metric.unit, "better": metric.better, "label": metric.label}
+    nothing = dict.fromkeys(("value", "floor", "low", "high"))
+    try:
+        found = metric.compute(results)
+    except ValueError as error:
+        return nothing | about | {"worse": None, "reason": str(error)}
+    except Exception as error:  # a long evaluation is not lost for one number
+        return nothing | about | {"worse": None, "reason": f"failed with {type(error).__name__}: {error}"}
+    # JSON knows no NaN
+    entry = nothing | {
+        key: float(number) if number is not None and math.isfinite(number) else None for key, number in found.items()
+    }
+    entry |= about | {"worse": is_worse(entry, metric.better)}
+    return entry if entry["value"] is not None else entry | {"reason": "no record gives this number"}
 
 
 def _make_folder(out: Path, overwrite: bool) -> None:
-    """Makes the report folder; classifiers that an interrupted evaluation left in it are used again.
+    """Makes the report folder; what an interrupted evaluation left in it is used again.
 
     Raises:
         ValueError: if it holds a report (unless `overwrite`) or something else.
@@ -123,110 +153,20 @@ def _make_folder(out: Path, overwrite: bool) -> None:
             raise ValueError(f"{out} is a file; expected a folder for the report")
         out.mkdir(parents=True)
         return
-    ours = {"closeness.json", "trained_on_real", "trained_on_synthetic"}
     names = {path.name for path in out.iterdir()}
-    if names and not names & ours:
+    if names and not names & {"closeness.json", UNFINISHED, "trained_on_real"}:
         raise ValueError(f"{out} holds something else than a report; name another --out")
-    if "closeness.json" in names:
+    if "closeness.json" in names and UNFINISHED not in names:
         if not overwrite:
             raise ValueError(f"{out} holds a report already; use --overwrite to replace it, or name another --out")
         shutil.rmtree(out)
         out.mkdir()
 
 
-def _task_of(synthetic) -> str:
+def _task_of(synthetic: str | Path | list) -> str:
     """The task of the generator behind a synthetic set."""
     folders = [synthetic] if isinstance(synthetic, str | Path) else list(synthetic)
+    if is_external(folders[0]):
+        return "rhythm7"
     made = read_manifests(folders)[0][1].generator
     return (made or {}).get("task", "rhythm7")
-
-
-def _collect(results, group: str, quiet: bool) -> None:
-    """Adds the metrics of a group; a group that fails says why and takes nothing from the others."""
-    for name, compute in METRICS[group].items():
-        label, unit, better = ABOUT[name]
-        try:
-            entry = compute(results)
-            # JSON knows no NaN
-            entry = {key: number if number is not None and math.isfinite(number) else None for key, number in entry.items()}
-            if entry["value"] is None:
-                entry["reason"] = "no record gives this number"
-        except ValueError as error:
-            entry = {"value": None, "floor": None, "low": None, "high": None, "reason": str(error)}
-        results.metrics[name] = entry | {"group": group, "unit": unit, "better": better, "label": label}
-
-
-def _on_features(function: Callable) -> Callable:
-    return lambda results: results.comparison.metric(function, results.features)
-
-
-def _on_terms(terms: Callable, difference: Callable) -> Callable:
-    """A metric of something that each record gives by itself, computed once and then averaged over each draw's records."""
-    return lambda results: results.comparison.metric(difference, results.terms(terms))
-
-
-def _on_beats(name: str) -> Callable:
-    return lambda results: results.comparison.metric(physiology.distribution_distance, results.beats(name))
-
-
-def _prdc(name: str) -> Callable:
-    return _on_features(lambda a, b: getattr(distribution.precision_recall_density_coverage(a, b), name))
-
-
-def _autocorrelation(real: np.ndarray, synthetic: np.ndarray) -> float:
-    sides = (temporal.autocorrelation_from_terms(terms) for terms in (real, synthetic))
-    return temporal.autocorrelation_difference(*sides).mean
-
-
-def _spectrum(difference: Callable) -> Callable:
-    return lambda real, synthetic: difference(*(temporal.spectrum_from_terms(terms) for terms in (real, synthetic))).mean
-
-
-def _lead_correlation(real: np.ndarray, synthetic: np.ndarray) -> float:
-    return temporal.lead_correlation_difference(*(temporal.lead_correlation_from_terms(terms) for terms in (real, synthetic)))
-
-
-def _shape(which: int) -> Callable:
-    sides = temporal.shape_from_terms
-    return lambda real, synthetic: temporal.shape_differences(sides(real), sides(synthetic))[which].mean
-
-
-METRICS: dict[str, dict[str, Callable]] = {
-    "distribution": {
-        "frechet_distance": _on_features(lambda a, b: distribution.frechet_distance(a, b).distance),
-        "mmd_squared": _on_features(distribution.mmd),
-        "kid": _on_features(distribution.kid),
-        "precision": _prdc("precision"),
-        "recall": _prdc("recall"),
-        "density": _prdc("density"),
-        "coverage": _prdc("coverage"),
-    },
-    "temporal": {
-        "autocorrelation_difference": _on_terms(lambda x, rate: temporal.autocorrelation_terms(x), _autocorrelation),
-        "marginal_difference": lambda results: results.comparison.metric(
-            lambda a, b: temporal.pooled_marginal_difference(a, b).mean, results.comparison.signals()
-        ),
-        "spectrum_difference": _on_terms(temporal.spectrum_terms, _spectrum(temporal.spectrum_difference)),
-        "log_spectrum_difference": _on_terms(temporal.spectrum_terms, _spectrum(temporal.log_spectrum_difference)),
-        "lead_correlation_difference": _on_terms(lambda x, rate: temporal.lead_terms(x), _lead_correlation),
-        "skewness_difference": _on_terms(lambda x, rate: temporal.moment_terms(x), _shape(0)),
-        "kurtosis_difference": _on_terms(lambda x, rate: temporal.moment_terms(x), _shape(1)),
-    },
-    "physiology": {
-        "heart_rate_distance": _on_beats("heart_rate"),
-        "rmssd_distance": _on_beats("rmssd"),
-        "p_wave_distance": _on_beats("p_wave"),
-        "qrs_duration_distance": _on_beats("qrs_duration"),
-        "beats_not_found": lambda results: results.failures(),
-        "lead_inconsistency": lambda results: results.lead_inconsistency(),
-    },
-    "utility": {
-        "trtr_macro_auroc": lambda results: results.utility("trtr"),
-        "tstr_macro_auroc": lambda results: results.utility("tstr"),
-        "tstr_over_trtr": lambda results: results.utility_ratio(),
-    },
-    "privacy": {
-        "near_copy_rate": lambda results: results.near_copy_rate(),
-        "share_closer_to_train": lambda results: results.share_closer_to_train(),
-    },
-}

@@ -1,4 +1,4 @@
-"""Whether synthetic records repeat training records: distances to nearest neighbours, and near copies of signals.
+"""Whether synthetic records repeat training records: distances to nearest neighbours, exact and near copies of signals.
 
 Low numbers here are no proof of privacy: distances miss leaks that a membership-inference attack finds (arXiv
 2505.01524). High numbers are a proof of copying.
@@ -7,10 +7,12 @@ Low numbers here are no proof of privacy: distances miss leaks that a membership
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import butter, sosfiltfilt
+from scipy.spatial import KDTree
 
 from ecgtf.closeness.distribution import nearest
 
@@ -20,6 +22,10 @@ PERCENTILE = 1.0
 MAX_SHIFT = 1.0
 """Seconds by which a copy may be moved in time: a cycle of all but slow hearts."""
 
+RESOLUTION = 0.001
+"""mV: the step in which records are commonly stored; PTB-XL is."""
+
+_COMPARED = 32  # samples of a record by which exact copies are looked up
 _BAND = (0.5, 40.0)  # Hz: between baseline wander and muscle noise
 _RATE = 100.0  # samples per second, or the next higher that divides the signals': enough for the band
 _FLAT = 0.001  # mV: leads of a smaller RMS are not raised to the height of the others
@@ -49,6 +55,17 @@ class Neighbours:
         return float((self.to_train < self.to_holdout).mean())
 
 
+class DistanceRatios(NamedTuple):
+    """Summary of `Neighbours`; copies bring all three down."""
+
+    median: float
+    """Of `Neighbours.ratio`."""
+    low: float
+    """5th percentile of `Neighbours.ratio`: a twentieth of the records is copied where this is near 0."""
+    to_usual: float
+    """Median distance to the nearest training record, over that of held-out records: 1 for records of new people."""
+
+
 @dataclass(frozen=True)
 class NearCopies:
     """Synthetic records that nearly are training records."""
@@ -63,6 +80,8 @@ class NearCopies:
     """Places of the synthetic and of the training record, their distance, and the shift in s; nearest first."""
     distances: np.ndarray
     """Of each synthetic record to its nearest training record, `(records,)`."""
+    places: np.ndarray
+    """Which training record that is, `(records,)`."""
 
 
 def neighbours(generated: np.ndarray, train: np.ndarray, holdout: np.ndarray) -> Neighbours:
@@ -78,6 +97,38 @@ def neighbours(generated: np.ndarray, train: np.ndarray, holdout: np.ndarray) ->
         to_holdout=nearest(generated, holdout)[0][:, 0],
         holdout_to_train=nearest(holdout, train)[0][:, 0],
     )
+
+
+def distance_ratios(found: Neighbours) -> DistanceRatios:
+    """The summary of nearest-neighbour distances; `to_usual` is infinite where held-out records repeat training records."""
+    usual = np.median(found.holdout_to_train)
+    to_usual = float(np.median(found.to_train) / usual) if usual > 0 else float("inf")
+    return DistanceRatios(float(np.median(found.ratio)), float(np.percentile(found.ratio, 5.0)), to_usual)
+
+
+def exact_copies(synthetic: np.ndarray, train: np.ndarray, *, resolution: float = RESOLUTION) -> list[tuple[int, int]]:
+    """Places of each synthetic record that is a training record, and of the first such record.
+
+    All samples of both are within half the resolution of each other: stored in steps of that, one may be the other. A record
+    that was shifted, scaled or has noise is no exact copy, nor is one that holds NaN.
+
+    Args:
+        synthetic: `(n, time, leads)` mV.
+        train: `(m, time, leads)` mV.
+        resolution: mV.
+
+    Raises:
+        ValueError: if the signals disagree in time or leads, or a set is empty.
+    """
+    synthetic, train = _signals(synthetic, train)
+    reach = 0.5 * resolution + 1e-6  # float32 holds some mV to less than that
+    few = np.linspace(0, synthetic[0].size - 1, _COMPARED).astype(int)
+    made, real = (np.nan_to_num(side.reshape(len(side), -1)[:, few]) for side in (synthetic, train))
+    pairs = []
+    for n, places in enumerate(KDTree(real).query_ball_point(made, reach, p=np.inf, return_sorted=True)):
+        match = next((place for place in places if (np.abs(synthetic[n] - train[place]) <= reach).all()), None)
+        pairs += [] if match is None else [(n, match)]
+    return pairs
 
 
 def near_copies(
@@ -106,7 +157,7 @@ def near_copies(
     threshold = float(np.percentile(usual[::2], PERCENTILE))
     found = sorted(np.flatnonzero(distances < threshold), key=lambda place: (distances[place], place))
     pairs = [(int(n), int(places[n]), float(distances[n]), float(shifts[n])) for n in found]
-    return NearCopies(len(pairs) / len(distances), float((usual[1::2] < threshold).mean()), threshold, pairs, distances)
+    return NearCopies(len(pairs) / len(distances), float((usual[1::2] < threshold).mean()), threshold, pairs, distances, places)
 
 
 def signal_distances(
@@ -127,11 +178,7 @@ def signal_distances(
     Raises:
         ValueError: if the signals disagree in time or leads, or a set is empty.
     """
-    queries, points = np.asarray(queries), np.asarray(points)
-    if queries.ndim != 3 or points.ndim != 3 or queries.shape[1:] != points.shape[1:]:
-        raise ValueError(f"expected signals of the same time and leads, received {queries.shape} and {points.shape}")
-    if not (len(queries) and len(points)):
-        raise ValueError(f"expected records to compare, received {len(queries)} and {len(points)}")
+    queries, points = _signals(queries, points)
     step = max(1, int(rate // _RATE))
     time = -(-queries.shape[1] // step)
     reach = min(round(max_shift * rate / step), time // 2)
@@ -157,6 +204,16 @@ def signal_distances(
             for known, new in ((places, block.start + place), (lags, shifts[lag]), (best, highest)):  # `best` last
                 known[rows] = np.where(highest > best[rows], new, known[rows])
     return np.sqrt(np.maximum(0.0, 2.0 - 2.0 * best)), places, lags * step / rate
+
+
+def _signals(queries: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both sets as arrays, checked."""
+    queries, points = np.asarray(queries), np.asarray(points)
+    if queries.ndim != 3 or points.ndim != 3 or queries.shape[1:] != points.shape[1:]:
+        raise ValueError(f"expected signals of the same time and leads, received {queries.shape} and {points.shape}")
+    if not (len(queries) and len(points)):
+        raise ValueError(f"expected records to compare, received {len(queries)} and {len(points)}")
+    return queries, points
 
 
 def _blocks(count: int, size: int) -> list[slice]:

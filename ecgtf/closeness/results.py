@@ -1,110 +1,73 @@
-"""What the metrics of one evaluation share (features, beats, classifiers), and what is written of it."""
+"""What the metrics of one evaluation share: features, measurements, classifiers; each computed when it is first asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ecgtf.atomic import write_json
+from ecgtf.classifiers.metrics import paired_difference
 from ecgtf.closeness import physiology, privacy, temporal, utility
 from ecgtf.closeness.comparison import Comparison
+from ecgtf.closeness.distribution import precision_recall_density_coverage
+from ecgtf.closeness.measurements import MEASUREMENTS
+from ecgtf.closeness.prediction import predictive_errors
 from ecgtf.manifest import check_no_leak
-from ecgtf.run_folder import Run, versions
+from ecgtf.run_folder import Run
+
+if TYPE_CHECKING:
+    from ecgtf.closeness.metrics import Quantity
+
+LEAST_RECORDS = 50
+"""With fewer records of a side in a draw, distances of features are mostly bias and are not given."""
 
 MOST_FOR_COPIES = 1000
 """Synthetic and held-out records, at most, whose nearest training record is searched (among all of them)."""
 
 
 class Results:
-    """The metrics of one comparison; what several of them need is computed once, when first asked for."""
+    """The numbers of one comparison, and the classifiers behind them in run folders under `folder`.
+
+    Args:
+        comparison: What is compared.
+        folder: Of the classifiers.
+        preset: Their budget.
+        extractor: Run folder of the frozen feature extractor; None for the classifier trained on the real training records.
+        quiet: Show no progress.
+    """
 
     def __init__(self, comparison: Comparison, folder: Path, preset: str, extractor: Path | None, quiet: bool):
         self.comparison, self.folder, self.preset, self.extractor, self.quiet = comparison, folder, preset, extractor, quiet
-        self.metrics: dict[str, dict] = {}
+        self.extractor_run = extractor or folder / "trained_on_real"
         self._terms: dict[Callable, dict[str, np.ndarray]] = {}
+        self._predicted: dict[str, np.ndarray] = {}
 
-    # -- classifiers ----------------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def real_run(self) -> Path:
-        """Run folder of the classifier trained on the real training records."""
-        if self.comparison.task is None:
-            raise ValueError("arrays without labels train no classifier: evaluate data sets, or give an --extractor")
-        return utility.budgeted_classifier(
-            self.comparison.train, self.comparison, self.folder / "trained_on_real", self.preset, self.quiet
-        ).folder
-
-    @cached_property
-    def synthetic_run(self) -> Path:
-        """Run folder of the classifier trained on the synthetic records."""
-        if self.comparison.task is None:
-            raise ValueError("arrays without labels train no classifier: evaluate data sets")
-        missing = [
-            name
-            for name, real, made in zip(
-                self.comparison.classes,
-                self.comparison.train.labels.sum(axis=0),
-                self.comparison.synthetic.labels.sum(axis=0),
-                strict=True,
-            )
-            if real and not made
-        ]
-        if missing:
-            raise ValueError(f"no synthetic records of {', '.join(missing)}")
-        return utility.budgeted_classifier(
-            self.comparison.synthetic, self.comparison, self.folder / "trained_on_synthetic", self.preset, self.quiet
-        ).folder
+    # -- distribution ---------------------------------------------------------------------------------------------------------
 
     @cached_property
     def features(self) -> dict[str, np.ndarray]:
         """Feature vectors of the three parts.
 
         Raises:
-            ValueError: if the extractor was trained on reference records.
+            ValueError: if the extractor was trained on reference records, or a draw has too few records for distances.
         """
+        size = len(self.comparison.drawn(0)["reference"])
+        if size < LEAST_RECORDS:
+            raise ValueError(
+                f"{size} records of each part fit together; distances of features need at least {LEAST_RECORDS} held-out, "
+                "training and synthetic records of common classes"
+            )
         if self.extractor is not None:
             check_no_leak(Run.load(self.extractor).trained_on(), self.comparison.reference.ids)
-        return utility.feature_vectors(self.extractor or self.real_run, self.comparison)
+        return utility.feature_vectors(self.extractor or self.run("real"), self.comparison)
 
     @cached_property
-    def scores(self) -> dict[str, dict]:
-        """Test metrics of both classifiers."""
-        return utility.train_test_scores(self.real_run, self.synthetic_run, self.comparison)
-
-    def utility(self, name: str) -> dict:
-        """`trtr` or `tstr` with its bootstrap interval; the floor is what training on real records gives."""
-        return self.scores[name]["macro_auroc"] | {"floor": self.scores["trtr"]["macro_auroc"]["value"]}
-
-    def utility_ratio(self) -> dict:
-        """TSTR over TRTR."""
-        real, made = (self.scores[name]["macro_auroc"] for name in ("trtr", "tstr"))
-        low, high = (None if made[end] is None else made[end] / real["value"] for end in ("low", "high"))
-        return {"value": made["value"] / real["value"], "floor": 1.0, "low": low, "high": high}
-
-    # -- physiology -----------------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _beats(self) -> dict[str, physiology.Physiology]:
-        return {name: physiology.measure(part, self.comparison.rate) for name, part in self.comparison.signals().items()}
-
-    def beats(self, name: str) -> dict[str, np.ndarray]:
-        """One measurement of `Physiology` for every record of the three parts; NaN where there is none."""
-        return {part: getattr(measured, name) for part, measured in self._beats.items()}
-
-    def failures(self) -> dict:
-        """Share of records without a measurable rhythm; the floor is that of the reference."""
-        return _share(self._beats["synthetic"].without_beats) | {"floor": float(self._beats["reference"].without_beats.mean())}
-
-    def lead_inconsistency(self) -> dict:
-        """Departure from the limb-lead equations of the synthetic records; the floor is that of the reference."""
-        made, real = (
-            float(physiology.lead_consistency(part.signals, self.comparison.leads).mean())
-            for part in (self.comparison.synthetic, self.comparison.reference)
-        )
-        return {"value": made, "floor": real, "low": None, "high": None}
+    def neighbourhoods(self) -> dict[str, dict]:
+        """Precision, recall, density and coverage."""
+        return self.comparison.metrics(lambda a, b: precision_recall_density_coverage(a, b)._asdict(), self.features)
 
     # -- time and frequency ---------------------------------------------------------------------------------------------------
 
@@ -115,11 +78,155 @@ class Results:
             self._terms[function] = {name: function(part, self.comparison.rate) for name, part in signals.items()}
         return self._terms[function]
 
-    def spectra(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Frequencies and the unit-power spectra of reference and synthetic records."""
-        terms = self.terms(temporal.spectrum_terms)
-        frequencies = temporal.spectrum_frequencies(self.comparison.reference.signals.shape[1], self.comparison.rate)
-        return frequencies, *(temporal.spectrum_from_terms(terms[name]) for name in ("reference", "synthetic"))
+    def quantity_difference(self, quantity: Quantity, difference: Callable[[np.ndarray, np.ndarray], float]) -> dict:
+        """Difference of a quantity of the sets, which is a function of means over their records."""
+        return self.comparison.metric(
+            lambda real, other: difference(quantity.of_set(real), quantity.of_set(other)), self.terms(quantity.terms)
+        )
+
+    def curves(self, quantity: Quantity) -> tuple[np.ndarray, np.ndarray]:
+        """The quantity of the reference and of the synthetic records of one draw: equally many of each class."""
+        terms, rows = self.terms(quantity.terms), self.comparison.drawn(0)
+        return tuple(quantity.of_set(terms[name][rows[name]]) for name in ("reference", "synthetic"))
+
+    def marginal_difference(self) -> dict:
+        """Difference of the amplitude densities, the bins reaching over all reference records."""
+        reference = self.comparison.reference.signals
+        ends = reference.min(axis=(0, 1)), reference.max(axis=(0, 1))
+        terms = {name: temporal.marginal_terms(part, *ends) for name, part in self.comparison.signals().items()}
+        return self.comparison.metric(lambda a, b: temporal.marginal_difference_from_terms(a, b).mean, terms)
+
+    # -- physiology -----------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def measured(self) -> dict[str, physiology.Physiology]:
+        """The measurements of the three parts."""
+        comparison = self.comparison
+        return {
+            name: physiology.measure(part, comparison.rate, comparison.leads) for name, part in comparison.signals().items()
+        }
+
+    def measured_distance(self, name: str) -> dict:
+        """Distance of one measurement, class by class, averaged as the classes are frequent in the draw."""
+        distance = MEASUREMENTS[name].distance
+        columns = {
+            part: np.column_stack([self.comparison.stratum(part), getattr(measured, name)])
+            for part, measured in self.measured.items()
+        }
+
+        def by_class(real: np.ndarray, other: np.ndarray) -> float:
+            strata, sizes = np.unique(real[:, 0], return_counts=True)
+            sides = ([side[side[:, 0] == stratum, 1:] for side in (real, other)] for stratum in strata)
+            found = np.array([distance(*pair) for pair in sides])
+            known = np.isfinite(found)
+            return float(np.average(found[known], weights=sizes[known])) if known.any() else float("nan")
+
+        return self.comparison.metric(by_class, columns)
+
+    def without_beats(self) -> dict:
+        """Share of records without a measurable rhythm; the floor is that of the reference."""
+        made, real = (self.measured[name].without_beats for name in ("synthetic", "reference"))
+        return _share(made.mean(), len(made), floor=real.mean())
+
+    def lead_inconsistency(self) -> dict:
+        """Departure from the limb-lead equations, on average over the four."""
+
+        def departure(reference: np.ndarray, other: np.ndarray) -> float:
+            return float(physiology.consistency_from_terms(other).mean())
+
+        return self.comparison.metric(
+            departure,
+            {
+                name: physiology.consistency_terms(part, self.comparison.leads)
+                for name, part in self.comparison.signals().items()
+            },
+        )
+
+    # -- utility --------------------------------------------------------------------------------------------------------------
+
+    def run(self, trained_on: str) -> Path:
+        """Run folder of the classifier trained on `real`, `synthetic` or `both` kinds of records; trained when first asked for.
+
+        Raises:
+            ValueError: if the records have no labels, or classes without synthetic records.
+        """
+        comparison = self.comparison
+        if comparison.task is None:
+            raise ValueError("arrays without labels train no classifier: evaluate data sets, or give an --extractor")
+        if trained_on == "real":
+            part = comparison.train
+        else:
+            if comparison.synthetic.labels is None:
+                raise ValueError("the synthetic records have no labels")
+            missing = comparison.about["synthetic"]["without_records_of"]
+            if missing:
+                raise ValueError(f"no synthetic records of {', '.join(missing)}")
+            part = comparison.synthetic
+        if trained_on == "both":
+            part = utility.mixed(comparison.train, part, comparison.task.multi_label, comparison.seed)
+        folder = self.folder / f"trained_on_{trained_on}"
+        return utility.budgeted_classifier(part, comparison, folder, self.preset, self.quiet).folder
+
+    def predicted(self, way: str) -> np.ndarray:
+        """Probabilities of the tested records in one of the ways `trtr`, `tstr`, `trts`, `tr_plus_s`."""
+        if way not in self._predicted:
+            trained_on, tested_on = WAYS[way]
+            part = getattr(self.comparison, tested_on)
+            if part.labels is None:
+                raise ValueError("the synthetic records have no labels")
+            self._predicted[way] = utility.probabilities(self.run(trained_on), part.signals)
+        return self._predicted[way]
+
+    def scores(self, way: str) -> dict:
+        """`classification_metrics` of one of `WAYS`."""
+        comparison = self.comparison
+        part, predicted = getattr(comparison, WAYS[way][1]), self.predicted(way)
+        return utility.scores(part, predicted, comparison.classes, comparison.task.multi_label, comparison.seed)
+
+    def auroc(self, way: str) -> dict:
+        """Macro-AUROC of one of `WAYS` with its bootstrap interval; the floor is what training on real records gives."""
+        entry = self.scores(way)["macro_auroc"] | {"floor": self.scores("trtr")["macro_auroc"]["value"]}
+        if WAYS[way][1] == "reference" and way != "trtr":
+            labels, seed = self.comparison.reference.labels, self.comparison.seed
+            gap = paired_difference(labels, self.predicted(way), self.predicted("trtr"), seed=seed)
+            entry |= {"gap_low": gap["low"], "gap_high": gap["high"]}
+        return entry
+
+    def auroc_ratio(self) -> dict:
+        """TSTR over TRTR."""
+        real, made = self.auroc("trtr")["value"], self.auroc("tstr")
+        ends = {end: None if made[end] is None else made[end] / real for end in ("low", "high")}
+        gaps = {end: None if made[end] is None else made[end] / real for end in ("gap_low", "gap_high")}
+        return {"value": made["value"] / real, "floor": 1.0, **ends, **gaps}
+
+    def discriminative_score(self) -> dict:
+        """How well a new classifier tells half of a draw from held-out records; the floor is that of real training records."""
+        comparison, rows = self.comparison, self.comparison.drawn(0)
+        if len(rows["reference"]) < LEAST_RECORDS:
+            raise ValueError(f"{len(rows['reference'])} records of each part fit together; at least {LEAST_RECORDS} are needed")
+        found = {}
+        for name in ("synthetic", "train"):
+            sides = comparison.reference.take(rows["reference"]), getattr(comparison, name).take(rows[name])
+            fitted, tried = utility.of_two_origins(*sides)
+            folder = self.folder / f"told_from_{name}"
+            run = utility.budgeted_classifier(fitted, comparison, folder, self.preset, self.quiet, origin=True).folder
+            predicted = utility.probabilities(run, tried.signals)
+            accuracy = utility.scores(tried, predicted, utility.ORIGINS, False, comparison.seed)["accuracy"]
+            found[name] = utility.discriminative_score(*(accuracy[key] for key in ("value", "low", "high")))
+        return found["synthetic"] | {"floor": found["train"]["value"]}
+
+    def predictive_score(self) -> dict:
+        """Error in held-out records of a predictor fitted to synthetic records; the floor is that fitted to training records."""
+        comparison, rows = self.comparison, self.comparison.drawn(0)
+        tried = comparison.reference.signals
+        made, real = (
+            predictive_errors(getattr(comparison, name).signals[rows[name]], tried) for name in ("synthetic", "train")
+        )
+        entry = {"value": made.mean(), "floor": real.mean()}
+        for prefix, errors in (("", made), ("gap_", made - real)):
+            half = 1.96 * errors.std(ddof=1) / np.sqrt(len(errors))
+            entry |= {f"{prefix}low": errors.mean() - half, f"{prefix}high": errors.mean() + half}
+        return entry
 
     # -- privacy --------------------------------------------------------------------------------------------------------------
 
@@ -136,8 +243,7 @@ class Results:
     def near_copy_rate(self) -> dict:
         """Share of near copies; the floor is that of the half of the held-out records that set no threshold."""
         found, synthetic, _ = self.copies
-        low, high = _binomial_interval(found.rate, len(synthetic))
-        return {"value": found.rate, "floor": found.floor, "low": low, "high": high}
+        return _share(found.rate, len(synthetic), floor=found.floor)
 
     def share_closer_to_train(self) -> dict:
         """Share nearer (in features) to the training than to the held-out set, both of one size; the floor takes held-out records."""
@@ -146,51 +252,22 @@ class Results:
         first, second = np.array_split(features["reference"], 2)
         size = min(len(second), len(features["train"]))
         sets = (features["train"][:size], second[:size])
-        value = privacy.neighbours(features["synthetic"], *sets).share_closer_to_train
-        low, high = _binomial_interval(value, len(features["synthetic"]))
-        return {"value": value, "floor": privacy.neighbours(first, *sets).share_closer_to_train, "low": low, "high": high}
-
-    # -- what is written ------------------------------------------------------------------------------------------------------
-
-    def content(self, schema: int) -> dict:
-        """The content of `closeness.json`."""
-        about = self.comparison.about
-        content = {
-            "schema": schema,
-            "real": about["real"],
-            "synthetic": about["synthetic"],
-            "metrics": self.metrics,
-            "provenance": {
-                "task": about["task"],
-                "sampling": about["sampling"],
-                "seed": self.comparison.seed,
-                "preset": self.preset,
-                "extractor": str(self.extractor) if self.extractor else "trained on the real training records",
-                "versions": versions(),
-            },
-        }
-        if "scores" in self.__dict__:
-            content["scores"] = self.scores
-        return content
-
-    def write(self, content: dict) -> None:
-        """Writes `closeness.json`, and `index.html` with its figures, into the report folder."""
-        write_json(self.folder / "closeness.json", content)  # first, so that no figure can cost the numbers
-        from ecgtf.closeness.sections import sections
-        from ecgtf.report.page import save_page
-
-        save_page(self.folder, title="Synthetic against real ECGs", sections=sections(self))
+        value, floor = (privacy.neighbours(part, *sets).share_closer_to_train for part in (features["synthetic"], first))
+        return _share(value, len(features["synthetic"]), floor=floor)
 
 
-def _share(flags: np.ndarray) -> dict:
-    value = float(flags.mean())
-    low, high = _binomial_interval(value, len(flags))
-    return {"value": value, "low": low, "high": high}
+WAYS: Mapping[str, tuple[str, str]] = {
+    "trtr": ("real", "reference"),
+    "tstr": ("synthetic", "reference"),
+    "trts": ("real", "synthetic"),
+    "tr_plus_s": ("both", "reference"),
+}
+"""Ways to train and test: the records that train, and the part that tests."""
 
 
-def _binomial_interval(share: float, size: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
+def _share(value: float, size: int, *, floor: float) -> dict:
+    """The entry of a share of `size` records, with Wilson's 95 % interval."""
     z = 1.96
-    centre = (share + z * z / (2 * size)) / (1 + z * z / size)
-    half = z * np.sqrt(share * (1 - share) / size + z * z / (4 * size * size)) / (1 + z * z / size)
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+    centre = (value + z * z / (2 * size)) / (1 + z * z / size)
+    half = z * np.sqrt(value * (1 - value) / size + z * z / (4 * size * size)) / (1 + z * z / size)
+    return {"value": value, "floor": floor, "low": max(0.0, centre - half), "high": min(1.0, centre + half)}

@@ -6,6 +6,9 @@ from __future__ import annotations
 def metrics_table(content: dict) -> str:
     """One line a metric: value with interval, floor, unit; or why it was not computed."""
     lines = []
+    missing = content["synthetic"]["without_records_of"]
+    if missing:
+        lines.append(f"no synthetic records of {', '.join(missing)}: nothing here is about them")
     group = None
     width = max(len(entry["label"]) for entry in content["metrics"].values())
     for entry in content["metrics"].values():
@@ -17,9 +20,10 @@ def metrics_table(content: dict) -> str:
             continue
         interval = "" if entry["low"] is None else f"{number(entry['low'])} to {number(entry['high'])}"
         lines.append(
-            f"  {entry['label']:{width}s}{number(entry['value']):>10s}  {interval:^21s}{number(entry['floor']):>10s} {entry['unit']}"
+            f"  {entry['label']:{width}s}{number(entry['value']):>10s}  {interval:^21s}{number(entry['floor']):>10s} {entry['unit']:9s} "
+            + ("worse than the floor" if entry["worse"] else "")
         )
-    return "\n".join(lines)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def number(value: float | None) -> str:

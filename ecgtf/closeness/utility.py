@@ -1,18 +1,21 @@
-"""How useful synthetic ECGs are: a classifier trained on them and tested on real ones (TSTR), against one trained on real ones (TRTR).
+"""How useful synthetic ECGs are to classifiers, and whether one can tell them from real ones.
 
-Both classifiers have the same network, number of steps and rule for choosing weights (a held-out tenth of their own training
-records), and are tested on the same held-out real records (Esteban et al. 2017). The one trained on real records is also the frozen
-feature extractor of the distribution metrics.
+The four ways of Esteban et al. (2017): trained and tested on real records (TRTR), trained on synthetic and tested on real (TSTR),
+trained on real and tested on synthetic (TRTS), trained on both and tested on real (TR+S). All classifiers have the same network,
+number of steps and rule for choosing weights (a held-out tenth of their own training records). The one trained on real records is
+also the frozen feature extractor of the distribution metrics.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from ecgtf.classifiers.examples import Examples, hold_out
+from ecgtf.classifiers.examples import mix as mix_examples
 from ecgtf.classifiers.fitting import fit_classifier
 from ecgtf.classifiers.metrics import classification_metrics
 from ecgtf.classifiers.networks import PRESETS as BUDGETS
@@ -22,19 +25,26 @@ from ecgtf.manifest import hash_id
 from ecgtf.run_folder import Run
 
 MOST_FEATURES = 64
+ORIGINS = ("real", "synthetic")
 
 
-def budgeted_classifier(part: Part, comparison: Comparison, folder: Path, preset: str, quiet: bool) -> Run:
-    """A classifier trained on these records with the budget of `preset`, in a run folder; one that is there already is used again."""
+def budgeted_classifier(
+    part: Part, comparison: Comparison, folder: Path, preset: str, quiet: bool, *, origin: bool = False
+) -> Run:
+    """A classifier trained on these records with the budget of `preset`, in a run folder; one that is there already is used again.
+
+    With `origin` the classes are not those of the comparison's task but `ORIGINS`.
+    """
     task = comparison.task
+    name, classes, multi_label = ("origin", ORIGINS, False) if origin else (task.name, task.classes, task.multi_label)
     config = {
         "command": "train-classifier",
         "kind": "resnet1d",
         "preset": preset,
         "seed": comparison.seed,
-        "task": task.name,
-        "classes": list(task.classes),
-        "multi_label": task.multi_label,
+        "task": name,
+        "classes": list(classes),
+        "multi_label": multi_label,
         "leads": list(comparison.leads),
         "sampling_rate": comparison.rate,
         "samples": part.signals.shape[1],
@@ -43,9 +53,9 @@ def budgeted_classifier(part: Part, comparison: Comparison, folder: Path, preset
     run = Run.open(folder, config, resume=True)
     if run.finished:
         return run
-    train, validation = hold_out(Examples(part.signals, part.labels, part.ids, ["real"] * len(part)), comparison.seed)
+    train, validation = hold_out(_examples(part), comparison.seed)
     keras.utils.set_random_seed(comparison.seed)
-    model = new_classifier("resnet1d", train, task.classes, task.multi_label, preset)
+    model = new_classifier("resnet1d", train, classes, multi_label, preset)
     signature = {"rate": comparison.rate, "leads": comparison.leads}
     options = {"seed": comparison.seed, "resume": True, "quiet": quiet, **BUDGETS[preset]}
     fit_classifier(model, train, validation, run=run, **signature, **options)
@@ -53,6 +63,33 @@ def budgeted_classifier(part: Part, comparison: Comparison, folder: Path, preset
     run.save_model(model)
     run.finish()
     return run
+
+
+def mixed(real: Part, synthetic: Part, multi_label: bool, seed: int) -> Part:
+    """The real records and, for each of them, one synthetic record of its class."""
+    return real.plus(_part(mix_examples(_examples(real), _examples(synthetic), 1.0, multi_label, seed)))
+
+
+def of_two_origins(real: Part, other: Part) -> tuple[Part, Part]:
+    """Two sets of equally many records as the discriminative score takes them: half of each to train on, half to test on.
+
+    Labels say which set a record is of.
+    """
+    halves = []
+    for half in (0, 1):
+        sides = [Part(side.signals[half::2], None, side.ids[half::2]) for side in (real, other)]
+        labels = np.repeat(np.eye(2, dtype=np.float32), [len(side) for side in sides], axis=0)
+        ids = [f"{name}/{id_}" for name, side in zip(ORIGINS, sides, strict=True) for id_ in side.ids]
+        halves.append(Part(np.concatenate([side.signals for side in sides]), labels, ids))
+    return halves[0], halves[1]
+
+
+def discriminative_score(accuracy: float, low: float | None, high: float | None) -> dict[str, float | None]:
+    """`|accuracy - 1/2|` of telling real from synthetic records, 0 when they look alike (Yoon et al. 2019), with its interval."""
+    if low is None or high is None:
+        return {"value": abs(accuracy - 0.5), "low": None, "high": None}
+    ends = sorted((abs(low - 0.5), abs(high - 0.5)))
+    return {"value": abs(accuracy - 0.5), "low": 0.0 if low <= 0.5 <= high else ends[0], "high": ends[1]}
 
 
 def feature_vectors(run: Path, comparison: Comparison) -> dict[str, np.ndarray]:
@@ -73,16 +110,19 @@ def feature_vectors(run: Path, comparison: Comparison) -> dict[str, np.ndarray]:
     return {name: (values - centre) @ axes for name, values in raw.items()}
 
 
-def train_test_scores(real_run: Path, synthetic_run: Path, comparison: Comparison) -> dict[str, dict]:
-    """`trtr` and `tstr`: `classification_metrics` of both classifiers on the reference."""
-    reference, task = comparison.reference, comparison.task
-    return {
-        name: classification_metrics(
-            reference.labels,
-            predict(load_classifier(run), reference.signals),
-            task.classes,
-            multi_label=task.multi_label,
-            seed=comparison.seed,
-        )
-        for name, run in (("trtr", real_run), ("tstr", synthetic_run))
-    }
+def probabilities(run: Path, signals: np.ndarray) -> np.ndarray:
+    """Probabilities `(records, classes)` that the classifier of a run gives."""
+    return predict(load_classifier(run), signals)
+
+
+def scores(part: Part, predicted: np.ndarray, classes: Sequence[str], multi_label: bool, seed: int) -> dict:
+    """`classification_metrics` of predictions for these records."""
+    return classification_metrics(part.labels, predicted, classes, multi_label=multi_label, seed=seed)
+
+
+def _examples(part: Part) -> Examples:
+    return Examples(part.signals, part.labels, part.ids, [""] * len(part))
+
+
+def _part(examples: Examples) -> Part:
+    return Part(examples.signals, examples.labels, examples.ids)

@@ -34,21 +34,68 @@ def ecg_pairs(real: np.ndarray, synthetic: np.ndarray, rate: float, leads: Seque
     return ecg_grid(signals, rate=rate, leads=leads, titles=titles, show_leads=shown, dpi=150)
 
 
-def heart_rate_figure(real: Mapping[str, np.ndarray], synthetic: Mapping[str, np.ndarray]) -> Figure:
-    """Histograms of the heart rate in beats/min, a panel a class."""
+def class_histograms(
+    real: Mapping[str, np.ndarray], synthetic: Mapping[str, np.ndarray], edges: np.ndarray, label: str
+) -> Figure:
+    """Histograms of a measurement, a panel a class, on one scale; what lies beyond the ends counts in the outer bins."""
     figure, panels = _panels(len(real), width=2.6, height=2.0)
-    edges = np.arange(20, 241, 8)
     for panel, name in zip(panels, real, strict=True):
-        for values, colour, style in ((real[name], REAL, "-"), (synthetic[name], SYNTHETIC, "--")):
-            known = values[np.isfinite(values)]
-            if len(known):
-                weights = np.full(len(known), 1 / len(known))
-                # What is faster than the last bin, which ends at 236, counts in it.
-                panel.hist(np.clip(known, 20, 235), edges, weights=weights, histtype="step", color=colour, linestyle=style)
+        _histograms(panel, real[name], synthetic[name], edges)
         panel.set_title(name, fontsize=9)
-        panel.set_yticks([])
     _legend(panels[0])
-    figure.supxlabel("heart rate (beats/min)", fontsize=9)
+    figure.supxlabel(label, fontsize=9)
+    return figure
+
+
+def measurement_histograms(real: Mapping[str, np.ndarray], synthetic: Mapping[str, np.ndarray]) -> Figure:
+    """Histograms of several measurements `(records,)`, a panel each, between the 0.5 and 99.5 percentiles of both sets."""
+    figure, panels = _panels(len(real), width=2.6, height=2.0, share=False)
+    for panel, name in zip(panels, real, strict=True):
+        known = np.concatenate([side[name][np.isfinite(side[name])] for side in (real, synthetic)])
+        ends = np.percentile(known, (0.5, 99.5)) if len(known) else (0.0, 1.0)
+        _histograms(panel, real[name], synthetic[name], np.linspace(ends[0], max(ends[1], ends[0] + 1e-6), 31))
+        panel.set_xlabel(name, fontsize=8)
+    _legend(panels[0])
+    return figure
+
+
+def lead_ranges(real: np.ndarray, synthetic: np.ndarray, leads: Sequence[str], label: str) -> Figure:
+    """Median and 5 to 95 % of a measurement `(records, leads)`, lead by lead."""
+    figure = Figure(figsize=(7.5, 2.8), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    sides = (("real", real, REAL, "-", "o", -0.12), ("synthetic", synthetic, SYNTHETIC, "--", "s", 0.12))
+    for name, values, colour, style, marker, shift in sides:
+        for place, column in enumerate(values.T):
+            known = column[np.isfinite(column)]
+            if len(known):
+                low, median, high = np.percentile(known, (5, 50, 95))
+                axes.plot([place + shift] * 2, [low, high], color=colour, linestyle=style, linewidth=1.4)
+                axes.plot(place + shift, median, marker, color=colour, markersize=4)
+        axes.plot([], [], color=colour, linestyle=style, marker=marker, label=name)
+    axes.set_xticks(range(len(leads)), leads, fontsize=8)
+    axes.set_ylabel(label, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(fontsize=8, frameon=False, ncols=2, loc="outside upper center")
+    return figure
+
+
+def confusion_figure(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
+    """Confusion matrices `(true, predicted)` of counts, side by side; the shade is the share of the row."""
+    size = 0.9 + 0.42 * len(classes)
+    figure = Figure(figsize=(size * len(matrices), size + 0.5), dpi=_DPI, layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(matrices), sharey=True))
+    for panel, (name, matrix) in zip(panels, matrices.items(), strict=True):
+        shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        panel.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+        for (row, column), count in np.ndenumerate(matrix):
+            colour = "white" if shares[row, column] > 0.55 else "black"
+            panel.text(column, row, str(int(count)), ha="center", va="center", fontsize=7, color=colour)
+        panel.set_xticks(range(len(classes)), classes, fontsize=7, rotation=90)
+        panel.set_title(name, fontsize=9)
+    panels[0].set_yticks(range(len(classes)), classes, fontsize=7)
+    panels[0].set_ylabel("true class", fontsize=8)
+    figure.supxlabel("predicted class", fontsize=8)
     return figure
 
 
@@ -69,11 +116,14 @@ def autocorrelation_figure(lags: np.ndarray, real: np.ndarray, synthetic: np.nda
 
 
 def feature_map(
-    real: np.ndarray, synthetic: np.ndarray, real_classes: np.ndarray, synthetic_classes: np.ndarray, classes: Sequence[str]
+    real: np.ndarray,
+    synthetic: np.ndarray,
+    real_classes: np.ndarray,
+    synthetic_classes: np.ndarray,
+    classes: Sequence[str],
+    label: str,
 ) -> Figure:
-    """Features `(n, d)` on the two principal axes of the real ones; a colour a class, real as circles and synthetic as crosses."""
-    centre = real.mean(axis=0)
-    axes = np.linalg.svd(real - centre, full_matrices=False)[2][:2].T
+    """Points `(n, 2)` of real and of synthetic records side by side; a colour a class, real as circles and synthetic as crosses."""
     figure = Figure(figsize=(8.0, 4.2), dpi=_DPI, layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for panel, points, numbers, title in (
@@ -81,15 +131,14 @@ def feature_map(
         (panels[1], synthetic, synthetic_classes, "synthetic"),
     ):
         markers = _CLASS_MARKERS[title]
-        places = (points - centre) @ axes
         for k in range(len(classes)):
             rows = numbers == k
             if rows.any():
                 colour, marker = _CLASS_COLOURS[k % len(_CLASS_COLOURS)], markers[k // len(_CLASS_COLOURS) % len(markers)]
-                panel.scatter(places[rows, 0], places[rows, 1], s=14, marker=marker, color=colour, alpha=0.7, linewidths=0.8)
+                panel.scatter(points[rows, 0], points[rows, 1], s=14, marker=marker, color=colour, alpha=0.7, linewidths=0.8)
         panel.set_title(title, fontsize=10)
-        panel.set_xlabel("principal axis 1", fontsize=9)
-    panels[0].set_ylabel("principal axis 2", fontsize=9)
+        panel.set_xlabel(f"{label} 1", fontsize=9)
+    panels[0].set_ylabel(f"{label} 2", fontsize=9)
     present = [k for k in range(len(classes)) if np.any(real_classes == k) or np.any(synthetic_classes == k)]
     handles = [
         Line2D(
@@ -107,7 +156,7 @@ def feature_map(
 
 
 def class_scores_figure(real: Mapping[str, dict], synthetic: Mapping[str, dict]) -> Figure:
-    """AUROC of each class with its interval, trained on real and trained on synthetic records."""
+    """AUROC of each class on real records with its interval, trained on real and trained on synthetic records."""
     names = [name for name in real if "reason" not in real[name]]
     figure = Figure(figsize=(6.5, 0.45 * max(1, len(names)) + 1.0), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
@@ -132,8 +181,8 @@ def class_scores_figure(real: Mapping[str, dict], synthetic: Mapping[str, dict])
     return figure
 
 
-def near_copy_figure(pairs: Sequence[tuple[np.ndarray, np.ndarray]], rate: float, leads: Sequence[str]) -> Figure:
-    """Pairs of a synthetic and a training record `(time, leads)`, side by side on ECG paper."""
+def neighbour_pairs(pairs: Sequence[tuple[np.ndarray, np.ndarray]], rate: float, leads: Sequence[str]) -> Figure:
+    """Pairs of a synthetic record and the training record next to it `(time, leads)`, side by side on ECG paper."""
     signals = np.stack([signal for pair in pairs for signal in pair])
     titles = [f"pair {k + 1}, {kind}" for k in range(len(pairs)) for kind in ("synthetic", "training")]
     shown = [lead for lead in _SHOWN_LEADS if lead in leads] or list(leads[:4])
@@ -150,6 +199,16 @@ def _curves(x: np.ndarray, real: np.ndarray, synthetic: np.ndarray, leads: Seque
     return figure
 
 
+def _histograms(panel: Axes, real: np.ndarray, synthetic: np.ndarray, edges: np.ndarray) -> None:
+    for values, colour, style in ((real, REAL, "-"), (synthetic, SYNTHETIC, "--")):
+        known = values[np.isfinite(values)]
+        if len(known):
+            weights = np.full(len(known), 1 / len(known))
+            inside = np.clip(known, edges[0], np.nextafter(edges[-1], edges[0]))
+            panel.hist(inside, edges, weights=weights, histtype="step", color=colour, linestyle=style)
+    panel.set_yticks([])
+
+
 def _legend(panel: Axes) -> None:
     """Names both curves, also where this panel lacks one of them."""
     sides = (("real", REAL, "-"), ("synthetic", SYNTHETIC, "--"))
@@ -157,12 +216,12 @@ def _legend(panel: Axes) -> None:
     panel.legend(handles=handles, fontsize=7, frameon=False)
 
 
-def _panels(count: int, width: float, height: float):
-    """A figure with `count` panels, four to a row, on common axes."""
+def _panels(count: int, width: float, height: float, share: bool = True):
+    """A figure with `count` panels, four to a row, on common axes if `share`."""
     columns = min(4, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(width * columns, height * rows + 0.5), dpi=_DPI, layout="constrained")
-    panels = list(np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel())
+    panels = list(np.atleast_1d(figure.subplots(rows, columns, sharex=share, sharey=share)).ravel())
     for panel in panels:
         panel.tick_params(labelsize=7)
         panel.spines[["top", "right"]].set_visible(False)

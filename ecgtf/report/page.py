@@ -26,7 +26,7 @@ _GROUPS = {
     "utility": "Utility",
     "privacy": "Privacy",
 }
-_BETTER = {"lower": "lower is closer", "higher": "higher is better", "0.5": "0.5 is best"}
+_VERDICT = {True: "▲ worse", False: "not worse", None: ""}
 
 
 @dataclass
@@ -114,6 +114,7 @@ def rebuild(folder: str | Path) -> Path:
         real=summary["real"],
         synthetic=summary["synthetic"],
         groups=_by_group(summary["metrics"]),
+        verdict=_verdict(summary["metrics"]),
         sections=parts["sections"],
         provenance=_flat({name: summary[name] for name in ("provenance", "real", "synthetic")}),
     )
@@ -136,16 +137,22 @@ def _by_group(metrics: dict[str, dict]) -> list[tuple[str, list[dict]]]:
             "name": name,
             "label": entry["label"],
             "unit": entry["unit"],
-            "better": _BETTER.get(entry["better"], entry["better"]),
+            "better": entry["better"],
         }
         numbers = {key: _known(entry[key]) for key in ("value", "floor", "low", "high")}
         if numbers["value"] is None:
             row["reason"] = entry.get("reason", "no number was given")
         else:
             row |= {key: _number(number) for key, number in numbers.items()} | {"plot": _plot(numbers)}
-            row["spoken"] = _spoken(row)
+            row |= {"spoken": _spoken(row), "worse": entry.get("worse"), "verdict": _VERDICT[entry.get("worse")]}
         groups.setdefault(_GROUPS.get(entry["group"], entry["group"]), []).append(row)
     return list(groups.items())
+
+
+def _verdict(metrics: dict[str, dict]) -> dict[str, int]:
+    """How many metrics there are whose interval tells them from the floor, and how many are worse."""
+    judged = [entry["worse"] for entry in metrics.values() if entry.get("worse") is not None]
+    return {"judged": len(judged), "worse": sum(judged)}
 
 
 def _known(number: float | None) -> float | None:
