@@ -10,7 +10,7 @@ import pytest
 
 from ecgtf.closeness.comparison import Comparison, Part, joined
 from ecgtf.closeness.defects import DEFECTS, halves_by_patient
-from ecgtf.closeness.evaluate import _entry
+from ecgtf.closeness.evaluate import metric_entry
 from ecgtf.closeness.metrics import METRICS
 from ecgtf.closeness.results import Results
 from ecgtf.data_prep.prepare import prepare
@@ -69,7 +69,7 @@ def judged(real, tmp_path_factory):
         about = {"synthetic": {"without_records_of": []}}
         comparison = Comparison(train, reference, spoilt, 100.0, LEADS, TASK.classes, TASK, about)
         results = Results(comparison, folder, "tiny", None, True)
-        return {name: _entry(results, METRIC[name])["worse"] for name in names}
+        return {name: metric_entry(results, METRIC[name])["worse"] for name in names}
 
     return judge
 

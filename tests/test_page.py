@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 import warnings
 from html.parser import HTMLParser
 
@@ -216,3 +218,27 @@ def test_a_broken_report_is_refused_by_name(page, name):
     (page.parent / name).write_text("{")
     with pytest.raises(ValueError, match=f"{name} is broken"):
         rebuild(page.parent)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not there")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_the_page_without_errors_requests_or_overflow(page, tmp_path, width):
+    """On a phone and on a desk: what is wider than the window scrolls in a box of its own."""
+    asked = "document.title = [document.documentElement.scrollWidth, innerWidth, document.images.length].join(' ')"
+    probe = tmp_path / "probe.html"
+    probe.write_text(page.read_text().replace("</body>", f"<script>{asked}</script></body>"))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    options += [
+        "--disable-component-update",
+        "--disable-sync",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'user'}",
+    ]
+    options += [f"--window-size={width},900", f"--log-net-log={tmp_path / 'net.json'}", "--dump-dom", probe.as_uri()]
+    shown = subprocess.run(["chromium", *options], capture_output=True, text=True, timeout=120, check=True)
+    wide, window, images = map(int, re.search("<title>(.*?)</title>", shown.stdout).group(1).split())
+    assert wide <= window
+    assert images == 10
+    assert "CONSOLE" not in shown.stderr
+    # Chromium asks its maker's hosts by itself; what a page asks for has the page as its origin.
+    assert set(re.findall('"initiator":"([^"]*)"', (tmp_path / "net.json").read_text())) <= {"not an origin"}

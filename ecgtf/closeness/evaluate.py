@@ -88,7 +88,7 @@ def evaluate(
     with TemporaryDirectory() as scratch:
         folder = Path(out or scratch)
         results = Results(comparison, folder, preset, None if extractor is None else Path(extractor), quiet)
-        metrics = _compute(results, groups, folder / UNFINISHED, provenance(results), quiet)
+        metrics = compute_metrics(results, groups, folder / UNFINISHED, provenance(results), quiet)
         found = content(results, metrics)
         if out is not None:
             write(results, found)
@@ -96,7 +96,7 @@ def evaluate(
     return found
 
 
-def _compute(results: Results, groups: Sequence[str], kept: Path, settings: dict, quiet: bool) -> dict[str, dict]:
+def compute_metrics(results: Results, groups: Sequence[str], kept: Path, settings: dict, quiet: bool) -> dict[str, dict]:
     """The metrics of all groups; those of groups that are done are kept in the file `kept` and taken from there."""
     done = _read_kept(kept, settings)
     total = sum(len(METRICS[group]) for group in groups)
@@ -107,7 +107,7 @@ def _compute(results: Results, groups: Sequence[str], kept: Path, settings: dict
                 entries = {}
                 for name, metric in METRICS[group].items():
                     progress.update(number + len(entries), name)
-                    entries[name] = _entry(results, metric) | {"group": group}
+                    entries[name] = metric_entry(results, metric) | {"group": group}
                 done[group] = entries
                 write_json(kept, {"settings": settings, "groups": done})
             number += len(METRICS[group])
@@ -124,7 +124,7 @@ def _read_kept(kept: Path, settings: dict) -> dict[str, dict]:
     return content["groups"] if content.get("settings") == json.loads(json.dumps(settings)) else {}
 
 
-def _entry(results: Results, metric: Metric) -> dict:
+def metric_entry(results: Results, metric: Metric) -> dict:
     """What is written of a metric: its numbers, or the reason why there are none."""
     about = {"unit": metric.unit, "better": metric.better, "label": metric.label}
     nothing = dict.fromkeys(("value", "floor", "low", "high"))
