@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import butter, sosfiltfilt
 
-from ecgtf.closeness.privacy import near_copies, neighbours, signal_distances
+from ecgtf.closeness.privacy import distance_ratios, exact_copies, near_copies, neighbours, signal_distances
 from ecgtf.generators.simulator import simulate_records
 
 FIXTURE = np.load(Path(__file__).parent / "fixtures" / "closeness.npz")
@@ -45,6 +45,36 @@ def test_nearest_neighbours_fixture():
     }
     for name, value in expected.items():
         assert value == pytest.approx(float(FIXTURE[f"nn.{name}"]), rel=1e-6), name
+    names = ("distance_ratio_median", "distance_ratio_5th_percentile", "train_over_baseline_ratio")
+    assert distance_ratios(found) == pytest.approx([expected[name] for name in names])
+
+
+def test_distance_ratios_of_copies_and_of_repeated_training_records():
+    real = np.random.default_rng(0).normal(size=(100, 4))
+    copied = distance_ratios(neighbours(real[:50], real[:50], real[50:]))
+    assert (copied.median, copied.low, copied.to_usual) == (0, 0, 0)
+    repeated = neighbours(real[:50], np.repeat(real[:50], 2, axis=0), real[:50])
+    assert distance_ratios(repeated) == (1, 1, np.inf)
+
+
+def test_exact_copies_agree_in_all_samples_to_half_the_resolution(people):
+    train, _, fresh = people
+    half_up = np.round(train[10:20] + 0.0004, 6)
+    one_sample = train[20:30].copy()
+    one_sample[:, 500, 3] += 0.0007
+    synthetic = np.concatenate([fresh[:5], train[:10], half_up, one_sample, train[30:40] + 0.001, 1.001 * train[40:50]])
+    assert exact_copies(synthetic, train) == [(5 + number, number) for number in range(20)]
+    assert exact_copies(synthetic.astype(np.float32), train)[-1] == (24, 19)
+    assert len(exact_copies(synthetic, train, resolution=0.0015)) == 30
+
+
+def test_exact_copies_of_odd_records(people):
+    train = people[0][:6].copy()
+    train[3] = train[2]
+    train[4] = np.nan
+    train[5] = 0
+    silent = np.stack([np.zeros_like(train[0]), np.full_like(train[0], np.nan), train[2]])
+    assert exact_copies(silent, train) == [(0, 5), (2, 2)]  # the first of two equal ones, and what is NaN equals nothing
 
 
 def test_planted_copies_are_found_and_new_people_are_not(people):
@@ -167,3 +197,5 @@ def test_unusable_input_is_refused():
         signal_distances(np.zeros((0, 100, 8)), np.zeros((2, 100, 8)), RATE)
     with pytest.raises(ValueError, match="at least 2 held-out records"):
         near_copies(np.ones((2, 100, 8)), np.ones((2, 100, 8)), np.ones((1, 100, 8)), RATE)
+    with pytest.raises(ValueError, match="same time and leads"):
+        exact_copies(np.zeros((2, 100, 12)), np.zeros((2, 100, 8)))

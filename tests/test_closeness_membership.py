@@ -1,0 +1,229 @@
+"""The attack's scores and rates in closed form; members found where their records were copied, and not where nothing was."""
+
+import numpy as np
+import pytest
+
+from ecgtf.closeness.membership import (
+    attack_auc,
+    attack_scores,
+    bootstrap,
+    chance_of_finding,
+    membership_inference,
+    nearest_distances,
+    true_positive_rate,
+    unresolved,
+)
+from ecgtf.closeness.privacy import distance_ratios, exact_copies, near_copies, neighbours
+from ecgtf.generators.simulator import simulate_records
+
+RATE = 100.0
+SIZE = 200
+
+COPIES = {
+    "exact": lambda signals: signals,
+    "noisy": lambda signals: signals + 0.01 * np.random.default_rng(0).normal(size=signals.shape),
+    "later": lambda signals: np.pad(signals, ((0, 0), (20, 0), (0, 0)), mode="edge")[:, : signals.shape[1]],
+    "louder": lambda signals: 1.3 * signals,
+}
+
+
+@pytest.fixture(scope="module")
+def people():
+    """Signals `(200, 1000, 12)` mV of different people: members, non-members, reference, control, and fresh records."""
+    signals = np.stack([record.signal for record in simulate_records(5 * SIZE, seed=17, rate=RATE)]).astype(np.float32)
+    return dict(zip(("members", "nonmembers", "reference", "control", "fresh"), np.split(signals, 5), strict=True))
+
+
+@pytest.fixture(scope="module")
+def attacked(people):
+    """Of the people's signals, the calibration and the fresh records' distances: members', then non-members'."""
+    return {
+        name: [nearest_distances(people[side], people[name], RATE) for side in ("members", "nonmembers")]
+        for name in ("reference", "fresh")
+    }
+
+
+def planted(people, kind, share):
+    """Fresh records, of which the first were replaced by copies of so large a share of the members."""
+    copies = COPIES[kind](people["members"][: round(share * SIZE)])
+    return np.concatenate([copies, people["fresh"][len(copies) :]]).astype(np.float32)
+
+
+def spectra(signals):
+    """Log power in 2 Hz bands of 12 leads at unit power, `(n, 180)`."""
+    power = np.abs(np.fft.rfft(signals / signals.std(axis=(1, 2), keepdims=True), axis=1))[:, 10:310] ** 2
+    return np.log(power.reshape(len(signals), 15, 20, 12).mean(axis=2).reshape(len(signals), -1) + 1e-3)
+
+
+def test_auc_of_separate_equal_and_tied_scores():
+    assert attack_auc([2, 3], [0, 1]) == 1
+    assert attack_auc([0, 1], [2, 3]) == 0
+    assert attack_auc([1, 2, 3], [1, 2, 3]) == 0.5
+    assert attack_auc([5], [5, 5, 5]) == 0.5
+    assert attack_auc([1, 2], [0, 2, 3, 4]) == (1 + 1.5) / 8
+
+
+def test_true_positive_rate_of_known_scores():
+    nonmembers = np.arange(100)[::-1]  # one of them, 99, may be above the threshold: 98
+    assert true_positive_rate([98, 98.5, 99, 200], nonmembers, 0.01) == 3 / 4
+    assert true_positive_rate([98, 98.5, 99, 200], nonmembers, 0.019) == 3 / 4
+    assert true_positive_rate([97, 98, 99, 0], nonmembers, 0.02) == 2 / 4
+    assert true_positive_rate([70, 71, 72], nonmembers, 0.29) == 2 / 3  # 0.29 of 100 are 29 in floats, too
+
+
+def test_ties_with_the_threshold_are_not_found():
+    assert true_positive_rate([1, 1, 1], np.ones(100)) == 0
+    assert true_positive_rate([1, 2, 3, 4], np.repeat([0, 3], [98, 2])) == 1 / 4
+
+
+def test_rates_agree_with_their_definitions():
+    rng = np.random.default_rng(0)
+    members, nonmembers = rng.integers(3, 40, 150), rng.integers(0, 38, 230)
+    pairs = np.sign(members[:, None] - nonmembers)
+    assert attack_auc(members, nonmembers) == pytest.approx((1 + pairs.mean()) / 2)
+    usable = [score for score in nonmembers if (nonmembers > score).mean() <= 0.05]
+    assert true_positive_rate(members, nonmembers, 0.05) == (members > min(usable)).mean()
+
+
+def test_bootstrap_has_the_known_spread_of_guesses():
+    rng = np.random.default_rng(0)
+    members, nonmembers = rng.normal(size=300), rng.normal(size=500)
+    areas, rates = bootstrap(members, nonmembers, resamples=2000)
+    assert areas.shape == rates.shape == (2000,)
+    assert areas.mean() == pytest.approx(attack_auc(members, nonmembers), abs=0.003)
+    assert areas.std() == pytest.approx(np.sqrt(801 / (12 * 300 * 500)), rel=0.1)
+    np.testing.assert_array_equal(bootstrap(members, nonmembers, resamples=50), bootstrap(members, nonmembers, resamples=50))
+    assert np.all(bootstrap([2.0, 3.0], [0.0, 1.0], resamples=20)[0] == 1)
+
+
+def test_chance_of_finding_is_what_guesses_find():
+    rng = np.random.default_rng(0)
+    found = [true_positive_rate(rng.random(50), rng.random(150)) for _ in range(2000)]
+    assert chance_of_finding(150) == 2 / 151
+    assert np.mean(found) == pytest.approx(2 / 151, rel=0.1)
+
+
+def test_scores_are_log_ratios_of_distances():
+    np.testing.assert_allclose(attack_scores([1.0, 2.0], [np.e, 2.0]), [1, 0])
+    np.testing.assert_allclose(attack_scores([1.0, np.e]), [0, -1])
+    exact = attack_scores(np.array([0.0, 0.0, 0.5, 0.0]), np.array([2.0, 1.0, 1.0, 0.0]))
+    assert np.isfinite(exact).all()
+    assert exact[0] > exact[1] > exact[2] > exact[3] == 0
+
+
+def test_distances_of_many_signals_are_those_of_each(people, monkeypatch):
+    whole = nearest_distances(people["members"][:7], people["fresh"][:5], RATE)
+    monkeypatch.setattr("ecgtf.closeness.membership._CANDIDATES", 3)
+    np.testing.assert_allclose(nearest_distances(people["members"][:7], people["fresh"][:5], RATE), whole, atol=1e-5)
+
+
+def test_scores_of_normal_features_are_density_ratios():
+    """Synthetic records of half the spread: the log ratio of densities is -1.5 |x|^2 but for a constant."""
+    rng = np.random.default_rng(0)
+    candidates, reference = rng.uniform(-1, 1, size=(500, 2)), rng.normal(size=(20_000, 2))
+    scores = attack_scores(*(nearest_distances(candidates, side) for side in (reference / 2, reference)))
+    slope, _ = np.polyfit(-1.5 * (candidates**2).sum(axis=1), 2 * scores, 1)
+    assert slope == pytest.approx(1, abs=0.25)
+
+
+def test_members_of_two_separate_clouds_are_all_found():
+    rng = np.random.default_rng(0)
+    near, far = rng.normal(size=(100, 3)), rng.normal(size=(100, 3)) + 50
+    found = membership_inference(near, far, rng.normal(size=(150, 3)), resamples=100)
+    assert (found.auc, found.auc_low, found.auc_high, found.auc_floor) == (1, 1, 1, 0.5)
+    assert (found.tpr, found.tpr_low, found.tpr_high, found.tpr_floor) == (1, 1, 1, 2 / 101)
+    assert (found.n_members, found.n_nonmembers, found.false_positive_rate, found.note) == (100, 100, 0.01, "")
+
+
+@pytest.mark.parametrize("space", ["signals", "features"])
+def test_fresh_people_betray_no_member(people, space):
+    sets = people if space == "signals" else {name: spectra(part) for name, part in people.items()}
+    found = membership_inference(
+        *(sets[name] for name in ("members", "nonmembers", "fresh", "reference", "control")),
+        rate=RATE if space == "signals" else None,
+    )
+    assert found.auc_low <= 0.5 <= found.auc_high
+    assert found.tpr_low <= chance_of_finding(SIZE) <= found.tpr_high
+    assert found.auc_floor == pytest.approx(0.5, abs=0.06)
+    assert found.tpr_floor <= 0.05
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_every_measure_finds_planted_copies(people, attacked, kind):
+    share = 0.2
+    synthetic, copies = planted(people, kind, share), round(share * SIZE)
+    train, holdout = people["members"], people["control"]
+
+    near = near_copies(synthetic, train, holdout, RATE)
+    assert {(number, number) for number in range(copies)} <= {pair[:2] for pair in near.pairs}
+    assert share <= near.rate <= share + 0.05
+    assert exact_copies(synthetic, train) == ([(number, number) for number in range(copies)] if kind == "exact" else [])
+
+    clean, spoilt = (neighbours(*map(spectra, (part, train, holdout))) for part in (people["fresh"], synthetic))
+    assert spoilt.share_closer_to_train >= clean.share_closer_to_train + 0.05
+    assert distance_ratios(spoilt).low < 0.5 < distance_ratios(clean).low
+    assert distance_ratios(spoilt).to_usual < distance_ratios(clean).to_usual
+
+    copied = [nearest_distances(people[side], synthetic, RATE) for side in ("members", "nonmembers")]
+    scores = [attack_scores(made, usual) for made, usual in zip(copied, attacked["reference"], strict=True)]
+    untouched = [attack_scores(made, usual) for made, usual in zip(attacked["fresh"], attacked["reference"], strict=True)]
+    assert scores[0][:copies].min() > scores[1].max()
+    assert true_positive_rate(*scores) >= share
+    assert attack_auc(*scores) > attack_auc(*untouched) + 0.05
+    assert np.percentile(bootstrap(*scores), 2.5, axis=1).tolist() > [0.5, chance_of_finding(SIZE)]
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05])
+def test_copies_of_a_few_raise_the_true_positive_rate_by_their_share(people, attacked, share):
+    copies = planted(people, "noisy", share)[: round(share * SIZE)]
+    found = []
+    for made, usual, side in zip(attacked["fresh"], attacked["reference"], ("members", "nonmembers"), strict=True):
+        found.append(attack_scores(np.minimum(made, nearest_distances(people[side], copies, RATE)), usual))
+    assert found[0][: len(copies)].min() > found[1].max()
+    assert share <= true_positive_rate(*found) <= share + 0.04
+
+
+def test_features_find_copies_and_calibration_does_not_hide_them(people):
+    sets = {name: spectra(part) for name, part in people.items()}
+    synthetic = spectra(planted(people, "later", 0.2))
+    for reference in (sets["reference"], None):
+        found = membership_inference(sets["members"], sets["nonmembers"], synthetic, reference)
+        assert found.auc_low > 0.5
+        assert found.tpr_low > found.tpr_floor == chance_of_finding(SIZE)
+
+
+def test_calibration_undoes_unequal_candidates():
+    """Usual members against unusual non-members: without a reference a set of strangers betrays all; the control tells."""
+    rng = np.random.default_rng(0)
+    members, nonmembers = 0.7 * rng.normal(size=(300, 4)), 1.3 * rng.normal(size=(300, 4))
+    synthetic, reference, control = rng.normal(size=(3, 1000, 4))
+    plain = membership_inference(members, nonmembers, synthetic, control=control)
+    calibrated = membership_inference(members, nonmembers, synthetic, reference, control)
+    assert min(plain.auc, plain.auc_floor) > 0.75
+    assert max(calibrated.auc, calibrated.auc_floor) < 0.56
+
+
+def test_too_few_nonmembers_give_no_true_positive_rate():
+    rng = np.random.default_rng(0)
+    found = membership_inference(rng.normal(size=(20, 2)), rng.normal(size=(99, 2)), rng.normal(size=(30, 2)))
+    assert (found.tpr, found.tpr_low, found.tpr_high, found.tpr_floor) == (None, None, None, None)
+    assert found.note == "a false-positive rate of 0.01 needs at least 100 non-members, received 99"
+    assert found.auc_low <= found.auc <= found.auc_high
+    assert unresolved(100) == unresolved(20, 0.05) == ""
+    with pytest.raises(ValueError, match="at least 20 non-members, received 19"):
+        true_positive_rate(np.ones(5), np.ones(19), 0.05)
+
+
+def test_unusable_input_is_refused():
+    with pytest.raises(ValueError, match="expected scores"):
+        attack_auc([], [1.0])
+    with pytest.raises(ValueError, match="1 of them NaN"):
+        attack_auc([1.0, np.nan], [1.0])
+    with pytest.raises(ValueError, match="between 0 and 1, received 0"):
+        true_positive_rate([1.0], [1.0], 0.0)
+    with pytest.raises(ValueError, match="two distances of each candidate"):
+        attack_scores(np.ones(3), np.ones(2))
+    with pytest.raises(ValueError, match="same d"):
+        nearest_distances(np.ones((3, 2)), np.ones((3, 4)))
+    with pytest.raises(ValueError, match="same time and leads"):
+        nearest_distances(np.ones((3, 50, 2)), np.ones((3, 60, 2)), RATE)
