@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ecgtf.closeness.comparison import Comparison, Part, joined
-from ecgtf.closeness.defects import DEFECTS, halves_by_patient
+from ecgtf.closeness.comparison import Comparison, Part, joined, part_of
+from ecgtf.closeness.defects import DEFECTS, halves_by_person
 from ecgtf.closeness.evaluate import compute_metrics
 from ecgtf.closeness.metrics import GROUPS
 from ecgtf.closeness.results import Results
 from ecgtf.closeness.table import number
-from ecgtf.dataset import load_arrays
+from ecgtf.dataset import combined_manifest, load_arrays
 from ecgtf.generators.simulator import simulate_records
 from ecgtf.tasks import Task, get_task
 
@@ -40,10 +40,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("defects"), help="folder of the classifiers and of what is done")
     arguments = parser.parse_args()
     task = get_task(arguments.task)
-    arrays = load_arrays(arguments.data, "train", task)
-    train, good = halves_by_patient(arrays)
-    reference = joined([load_arrays(arguments.data, split, task) for split in ("validation", "test")])
-    manifest, found = arrays.manifest, {}
+    train, good = halves_by_person(part_of(load_arrays(arguments.data, "train", task)))
+    reference = joined([part_of(load_arrays(arguments.data, split, task)) for split in ("validation", "test")])
+    manifest, found = combined_manifest(arguments.data), {}
     for name in [*DEFECTS, "simulated"]:
         made = (
             simulated(task, manifest.sampling_rate, len(good))

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecgtf.closeness.comparison import Comparison, Part, joined
-from ecgtf.closeness.defects import DEFECTS, halves_by_patient
+from ecgtf.closeness.comparison import Comparison, Part, joined, part_of
+from ecgtf.closeness.defects import DEFECTS, halves_by_person
 from ecgtf.closeness.evaluate import metric_entry
 from ecgtf.closeness.metrics import METRICS
 from ecgtf.closeness.results import Results
@@ -30,7 +30,7 @@ CAUGHT = {
     "amplitude doubled": ("marginal_difference", "amplitude_distance"),
     "classes swapped": ("heart_rate_distance", "trts_macro_auroc"),
     "mode collapsed": ("recall", "coverage"),
-    "memorised": ("near_copy_rate", "share_closer_to_train"),
+    "memorised": ("near_copy_rate", "share_closer_to_train", "attack_auc", "attack_tpr"),
     "simulated": ("frechet_distance", "log_spectrum_difference", "qrs_duration_distance"),
 }
 BLIND = {
@@ -38,7 +38,7 @@ BLIND = {
     "time reversed": ("spectrum_difference", "log_spectrum_difference", "autocorrelation_difference", "lead_inconsistency"),
     "amplitude doubled": ("spectrum_difference", "autocorrelation_difference", "heart_rate_distance", "lead_inconsistency"),
     "classes swapped": ("beats_not_found", "lead_inconsistency"),
-    "memorised": ("coverage", "lead_inconsistency", "beats_not_found"),
+    "memorised": ("coverage", "recall", "beats_not_found"),
 }
 
 
@@ -49,8 +49,8 @@ def real(tmp_path_factory):
         pytest.skip("the part of PTB-XL is not there")
     folder = tmp_path_factory.mktemp("data") / "ptbxl"
     prepare("ptbxl", PTB_XL, folder)
-    train, good = halves_by_patient(load_arrays(folder, "train", TASK))
-    return train, good, joined([load_arrays(folder, split, TASK) for split in ("validation", "test")])
+    train, good = halves_by_person(part_of(load_arrays(folder, "train", TASK)))
+    return train, good, joined([part_of(load_arrays(folder, split, TASK)) for split in ("validation", "test")])
 
 
 @pytest.fixture(scope="module")

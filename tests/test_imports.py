@@ -10,6 +10,7 @@ NUMPY_ONLY = "atomic workers fingerprint record_table ecg tasks tfrecord manifes
 NUMPY_ONLY += " copies generators.simulator cli data_prep"
 NUMPY_ONLY += " closeness.distribution closeness.temporal closeness.privacy closeness.prediction closeness.loading"
 NUMPY_ONLY += " closeness.physiology closeness.average_beat closeness.delineation closeness.intervals closeness.measurements"
+NUMPY_ONLY += " closeness.membership closeness.leaks"
 DATA = "ecg atomic tasks tfrecord manifest shards copies stream dataset"
 
 ALLOWED = {  # module or package: what it may import; the longest name that fits a module counts

@@ -27,22 +27,32 @@ PARTS = ("train", "reference", "synthetic")
 
 @dataclass(frozen=True)
 class Part:
-    """Some records: signals `(n, time, leads)` in millivolts, labels `(n, classes)` or None, ids."""
+    """Some records."""
 
     signals: np.ndarray
+    """`(n, time, leads)` in millivolts."""
     labels: np.ndarray | None
+    """`(n, classes)`, or None where they are not known."""
     ids: list[str]
+    people: list[str] | None = None
+    """Whose records they are; None takes each for another person's."""
 
     def __len__(self) -> int:
         return len(self.signals)
 
     def take(self, rows: np.ndarray) -> Part:
         """These rows."""
-        return Part(self.signals[rows], None if self.labels is None else self.labels[rows], [self.ids[row] for row in rows])
+        labels = None if self.labels is None else self.labels[rows]
+        people = None if self.people is None else [self.people[row] for row in rows]
+        return Part(self.signals[rows], labels, [self.ids[row] for row in rows], people)
 
     def plus(self, other: Part) -> Part:
         """These records, then the others."""
         return joined([self, other])
+
+    def of_whom(self) -> np.ndarray:
+        """The person of each record; records of unknown people are each of a person."""
+        return np.array(self.ids if self.people is None else self.people)
 
 
 @dataclass(frozen=True)
@@ -158,11 +168,21 @@ def _summary(draws: list[tuple[float, float]], halves: list[tuple[float, float]]
     }
 
 
-def joined(parts: Sequence[Part | Arrays]) -> Part:
+def part_of(arrays: Arrays) -> Part:
+    """The records of a data set's split."""
+    people = [patient or f"record {id_}" for patient, id_ in zip(arrays.patients, arrays.ids, strict=True)]
+    return Part(arrays.signals, arrays.labels, arrays.ids, people)
+
+
+def joined(parts: Sequence[Part]) -> Part:
     """The records of all parts, one after the other; without labels where one has none."""
-    labels = [part.labels for part in parts]
+    filled = [part for part in parts if len(part)] or parts[:1]
+    if len(filled) == 1:
+        return filled[0]  # signals are large
+    labels, people = ([getattr(part, name) for part in filled] for name in ("labels", "people"))
     return Part(
-        np.concatenate([part.signals for part in parts]),
+        np.concatenate([part.signals for part in filled]),
         None if any(part is None for part in labels) else np.concatenate(labels),
-        [name for part in parts for name in part.ids],
+        [name for part in filled for name in part.ids],
+        None if any(part is None for part in people) else [name for part in people for name in part],
     )

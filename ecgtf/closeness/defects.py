@@ -6,15 +6,16 @@ Each defect takes real records that are as good as records can be, spoils one th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from ecgtf.closeness.comparison import Part
-from ecgtf.dataset import Arrays
 
 MODES = 2
 """Records of each class that a collapsed generator still draws."""
 
+_SHIFT = 20  # samples
 _NOISE = 0.01  # mV: so that the draws of a mode are no exact copies of each other
 
 
@@ -47,7 +48,7 @@ def amplitude_doubled(good: Part, train: Part, rng: np.random.Generator) -> Part
 
 def classes_swapped(good: Part, train: Part, rng: np.random.Generator) -> Part:
     """Good records under the label of another class."""
-    return Part(good.signals, np.roll(good.labels, 1, axis=1), good.ids)
+    return replace(good, labels=np.roll(good.labels, 1, axis=1))
 
 
 def mode_collapsed(good: Part, train: Part, rng: np.random.Generator) -> Part:
@@ -60,7 +61,11 @@ def mode_collapsed(good: Part, train: Part, rng: np.random.Generator) -> Part:
 
 def memorised(good: Part, train: Part, rng: np.random.Generator) -> Part:
     """Training records with a little noise, moved a little in time."""
-    signals = np.stack([np.roll(signal, rng.integers(-20, 21), axis=0) for signal in train.signals])
+    time = np.arange(train.signals.shape[1])
+    shifts = rng.integers(-_SHIFT, _SHIFT + 1, len(train))
+    signals = np.stack(
+        [signal[np.clip(time + shift, 0, time[-1])] for signal, shift in zip(train.signals, shifts, strict=True)]
+    )
     return _with(train, signals + rng.normal(0, _NOISE, signals.shape))
 
 
@@ -76,17 +81,12 @@ DEFECTS: Mapping[str, Callable[[Part, Part, np.random.Generator], Part]] = {
 }
 
 
-def halves_by_patient(arrays: Arrays, seed: int = 0) -> tuple[Part, Part]:
-    """Two sets of about equally many records of different people, such as training records and ones that are as good.
-
-    Records without a patient count as of a person each.
-    """
-    people = np.array([patient or f"record {id_}" for patient, id_ in zip(arrays.patients, arrays.ids, strict=True)])
-    first = np.random.default_rng(seed).permutation(np.unique(people))[::2]
-    whole = Part(arrays.signals, arrays.labels, arrays.ids)
-    chosen = np.isin(people, first)
-    return whole.take(np.flatnonzero(chosen)), whole.take(np.flatnonzero(~chosen))
+def halves_by_person(part: Part, seed: int = 0) -> tuple[Part, Part]:
+    """Two sets of about equally many records of different people, such as training records and ones that are as good."""
+    people = part.of_whom()
+    chosen = np.isin(people, np.random.default_rng(seed).permutation(np.unique(people))[::2])
+    return part.take(np.flatnonzero(chosen)), part.take(np.flatnonzero(~chosen))
 
 
 def _with(part: Part, signals: np.ndarray) -> Part:
-    return Part(np.ascontiguousarray(signals, dtype=np.float32), part.labels, part.ids)
+    return replace(part, signals=np.ascontiguousarray(signals, dtype=np.float32))

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ecgtf.closeness.comparison import Part, joined
+from ecgtf.closeness.comparison import Part, joined, part_of
 from ecgtf.dataset import Manifest, load_arrays
 from ecgtf.ecg import LEADS, canonical_leads, select_leads
 from ecgtf.tasks import Task
@@ -47,9 +47,9 @@ def _read_wfdb(folder: Path, real: Manifest, task: Task) -> tuple[Part, int]:
         made = Path(scratch) / "set"
         shape = {"rate": real.sampling_rate, "seconds": real.seconds, "leads": real.leads}
         manifest = prepare("wfdb", folder, made, **shape, checks=False)
-        part = joined([load_arrays(made, split, task) for split in manifest.splits])
+        part = joined([part_of(load_arrays(made, split, task)) for split in manifest.splits])
         if not len(part):  # no record has a class of the task: they are compared without classes
-            part = joined([load_arrays(made, split) for split in manifest.splits])
+            part = joined([part_of(load_arrays(made, split)) for split in manifest.splits])
     return part, manifest.rejected
 
 

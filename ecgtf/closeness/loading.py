@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ecgtf.closeness.comparison import Comparison, Part, joined
+from ecgtf.closeness.comparison import Comparison, Part, joined, part_of
 from ecgtf.closeness.external import is_external, read_external
-from ecgtf.dataset import Manifest, check_no_leak, load_arrays, read_manifests
+from ecgtf.dataset import check_no_leak, combined_manifest, load_arrays, read_manifests
 from ecgtf.tasks import Task
 
 LEAST_TEST_RECORDS = 100
@@ -38,10 +38,11 @@ def compare_folders(
     for folder, described in read_manifests(real):
         if described.synthetic:
             raise ValueError(f"{folder} is a synthetic set; expected a real one to compare with (are the two swapped?)")
-    splits = {split: load_arrays(real, split, task) for split in SPLITS}
-    manifest = splits["train"].manifest
-    held_out = ["test"] if len(splits["test"]) >= LEAST_TEST_RECORDS else ["validation", "test"]
-    train, reference = joined([splits["train"]]), joined([splits[name] for name in held_out])
+    manifest = combined_manifest(real)
+    train, test = (part_of(load_arrays(real, split, task)) for split in ("train", "test"))
+    held_out, reference = ["test"], test
+    if len(test) < LEAST_TEST_RECORDS:
+        held_out, reference = ["validation", "test"], joined([part_of(load_arrays(real, "validation", task)), test])
     if len(synthetic) == 1 and is_external(synthetic[0]):
         made, about_made = read_external(synthetic[0], manifest, task)
     else:
@@ -97,11 +98,10 @@ def compare_arrays(
 
 def _read_synthetic(real: list, synthetic: list, task: Task, reference: Part) -> tuple[Part, dict]:
     read_manifests([*real, *synthetic])  # they fit together
-    made = [load_arrays(synthetic, split, task) for split in SPLITS]
-    manifest: Manifest = made[0].manifest
+    manifest = combined_manifest(synthetic)
     if manifest.generator:
         check_no_leak(manifest.generator["trained_on"], reference.ids)
-    part = joined(made)
+    part = joined([part_of(load_arrays(synthetic, split, task)) for split in SPLITS])
     return part, {"name": manifest.name, "records": len(part), "generator": _without_ids(manifest.generator)}
 
 

@@ -162,12 +162,27 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
         ),
     },
     "privacy": {
-        "near_copy_rate": Metric("near copies of training records", "share", "lower", lambda results: results.near_copy_rate()),
+        "near_copy_rate": Metric(
+            "near copies of training records", "share", "lower", lambda results: results.leaks.near_copy_rate()
+        ),
+        "exact_copy_rate": Metric(
+            "exact copies of training records", "share", "lower", lambda results: results.leaks.exact_copy_rate()
+        ),
         "share_closer_to_train": Metric(
             "records nearer to the training than to the held-out set",
             "share",
             "0.5",
-            lambda results: results.share_closer_to_train(),
+            lambda results: results.leaks.share_closer_to_train(),
+        ),
+        "distance_ratio": Metric(
+            "nearest over second nearest training record, 5th percentile",
+            "",
+            "higher",
+            lambda results: results.leaks.distance_ratio(),
+        ),
+        "attack_auc": Metric("AUC of the membership-inference attack", "", "0.5", lambda results: results.leaks.attack_auc()),
+        "attack_tpr": Metric(
+            "members found by the attack with 1 % false alarms", "share", "lower", lambda results: results.leaks.attack_tpr()
         ),
     },
 }

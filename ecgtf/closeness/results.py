@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ecgtf.classifiers.metrics import paired_difference
-from ecgtf.closeness import physiology, privacy, temporal, utility
+from ecgtf.closeness import physiology, temporal, utility
 from ecgtf.closeness.comparison import Comparison
 from ecgtf.closeness.distribution import precision_recall_density_coverage
+from ecgtf.closeness.leaks import Leaks, share_entry
 from ecgtf.closeness.measurements import MEASUREMENTS
 from ecgtf.closeness.prediction import predictive_errors
 from ecgtf.manifest import check_no_leak
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 LEAST_RECORDS = 50
 """With fewer records of a side in a draw, distances of features are mostly bias and are not given."""
-
-MOST_FOR_COPIES = 1000
-"""Synthetic and held-out records, at most, whose nearest training record is searched (among all of them)."""
 
 
 class Results:
@@ -126,7 +124,7 @@ class Results:
     def without_beats(self) -> dict:
         """Share of records without a measurable rhythm; the floor is that of the reference."""
         made, real = (self.measured[name].without_beats for name in ("synthetic", "reference"))
-        return _share(made.mean(), len(made), floor=real.mean())
+        return share_entry(made.mean(), len(made), floor=real.mean())
 
     def lead_inconsistency(self) -> dict:
         """Departure from the limb-lead equations, on average over the four."""
@@ -231,29 +229,9 @@ class Results:
     # -- privacy --------------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def copies(self) -> tuple[privacy.NearCopies, np.ndarray, np.ndarray]:
-        """Near copies of training records, with the synthetic and the training signals among which they were searched."""
-        synthetic, reference = (
-            part.signals[np.random.default_rng(self.comparison.seed).permutation(len(part))[:MOST_FOR_COPIES]]
-            for part in (self.comparison.synthetic, self.comparison.reference)
-        )
-        train = self.comparison.train.signals
-        return privacy.near_copies(synthetic, train, reference, self.comparison.rate), synthetic, train
-
-    def near_copy_rate(self) -> dict:
-        """Share of near copies; the floor is that of the half of the held-out records that set no threshold."""
-        found, synthetic, _ = self.copies
-        return _share(found.rate, len(synthetic), floor=found.floor)
-
-    def share_closer_to_train(self) -> dict:
-        """Share nearer (in features) to the training than to the held-out set, both of one size; the floor takes held-out records."""
-        rng = np.random.default_rng(self.comparison.seed)
-        features = {name: values[rng.permutation(len(values))] for name, values in self.features.items()}
-        first, second = np.array_split(features["reference"], 2)
-        size = min(len(second), len(features["train"]))
-        sets = (features["train"][:size], second[:size])
-        value, floor = (privacy.neighbours(part, *sets).share_closer_to_train for part in (features["synthetic"], first))
-        return _share(value, len(features["synthetic"]), floor=floor)
+    def leaks(self) -> Leaks:
+        """What the synthetic records tell of the training records."""
+        return Leaks(self.comparison, lambda: self.features)
 
 
 WAYS: Mapping[str, tuple[str, str]] = {
@@ -263,11 +241,3 @@ WAYS: Mapping[str, tuple[str, str]] = {
     "tr_plus_s": ("both", "reference"),
 }
 """Ways to train and test: the records that train, and the part that tests."""
-
-
-def _share(value: float, size: int, *, floor: float) -> dict:
-    """The entry of a share of `size` records, with Wilson's 95 % interval."""
-    z = 1.96
-    centre = (value + z * z / (2 * size)) / (1 + z * z / size)
-    half = z * np.sqrt(value * (1 - value) / size + z * z / (4 * size * size)) / (1 + z * z / size)
-    return {"value": value, "floor": floor, "low": max(0.0, centre - half), "high": min(1.0, centre + half)}

@@ -224,7 +224,7 @@ _SCORES = {
 
 
 def _neighbours(results: Results, found: dict) -> Section:
-    (copies, synthetic, train), comparison = results.copies, results.comparison
+    (copies, synthetic, train), comparison = results.leaks.copies, results.comparison
     nearest = np.argsort(copies.distances, kind="stable")[:SHOWN]
     text = (
         f"{copies.rate:.1%} of the synthetic records lie nearer to a training record than {PERCENTILE:g} % of the held-out real records "
