@@ -21,6 +21,13 @@ RHYTHM_CODES = {  # rhythm7 class: SNOMED CT code, beats per minute
 }
 
 
+def pytest_collection_modifyitems(items):
+    """With `--dist loadgroup` the tests of a file share a worker, and so its fixtures, but for those that name a group."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
 def toy_signal(rate_bpm: float, irregular: float, rng: np.random.Generator) -> np.ndarray:
     """`(1000, 12)` float32 mV: bumps at the given rate in 8 leads, the limb leads by their equations, whole microvolts."""
     intervals = 60 / rate_bpm * (1 + irregular * rng.uniform(-1, 1, size=64))

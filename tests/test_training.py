@@ -1,22 +1,16 @@
-"""The training loop: resuming, replicas, run folders, logs."""
+"""The training loop and its run folders: resuming, replicas, logs, what is refused."""
 
 import csv
-import signal
 import subprocess
 import sys
-import time
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-import ecgtf
-from ecgtf.conditions import CONDITIONS
-from ecgtf.dataset import load_arrays, read_manifest
 from ecgtf.generators.base import Generator
 from ecgtf.run_folder import Run
-from ecgtf.synthesis import generate
 from ecgtf.train_generator import train_generator
 from ecgtf.training import fit, make_optimizer, make_strategy, set_precision
 
@@ -169,140 +163,6 @@ else:
 def test_two_replicas_make_the_update_of_one_and_draw_different_noise():
     done = subprocess.run([sys.executable, "-c", TWO_REPLICAS], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-
-
-SMALLEST = {  # of each generator: the stage in which it is stopped, and steps of its stages
-    "vqvae": (
-        "prior",
-        (4, 40, 3),
-        {"tokenizer": {"width": 32}, "prior": {"width": 32, "depth": (1, 1)}, "enhancer": {"multipliers": (1, 2)}},
-    ),
-    "diffwave": ("denoiser", (40,), {"denoiser": {"network_options": {"width": 16, "depth": 2, "cycle": 2}}}),
-    "timediffusion": ("denoiser", (40,), {"denoiser": {"network_options": {"width": 16, "multipliers": (1, 2)}}}),
-}
-
-
-def asked_for(kind: str) -> dict:
-    _, steps, options = SMALLEST[kind]
-    return (
-        TINY
-        | {"kind": kind, "steps": steps, "options": options, "checkpoint_every": 8, "judge": int(kind == "diffwave")}
-        | ({"conditions": CONDITIONS} if kind == "diffwave" else {})
-    )
-
-
-@pytest.fixture(scope="module")
-def whole(small_dataset, tmp_path_factory):
-    """Finished runs of each generator, uninterrupted."""
-    folder = tmp_path_factory.mktemp("whole")
-    return {kind: train_generator(data=small_dataset, out=folder / kind, **asked_for(kind)) for kind in SMALLEST}
-
-
-@pytest.mark.parametrize("kind", SMALLEST)
-def test_a_finished_run_tells_what_it_was(whole, kind):
-    run = whole[kind]
-    assert run.finished
-    stages = ("tokenizer", "prior", "enhancer") if kind == "vqvae" else ("denoiser",)
-    assert tuple(run.config[f"{stage}_steps"] for stage in stages) == SMALLEST[kind][1]
-    assert len(run.trained_on()) > 0
-    with (run.folder / "log.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert {row["stage"] for row in rows} == set(stages)
-    assert ("sample_frechet" in rows[-1]) == (kind == "diffwave")
-    events = " ".join(str(path) for path in (run.folder / "tensorboard").rglob("events*"))
-    assert all(f"tensorboard/{stage}" in events for stage in stages)
-
-
-def test_tensorboard_shows_losses_pace_noise_levels_codebooks_samples_and_pictures(whole):
-    shown = {}
-    for kind in ("vqvae", "diffwave"):
-        for path in (whole[kind].folder / "tensorboard").rglob("events*"):
-            for event in tf.compat.v1.train.summary_iterator(str(path)):
-                for value in event.summary.value:
-                    shown.setdefault((path.parent.name, value.metadata.plugin_data.plugin_name), set()).add(value.tag)
-    pace = {"loss", "val_loss", "gradient_norm", "learning_rate", "samples_per_second"}
-    assert shown["tokenizer", "scalars"] >= pace | {"perplexity_low", "perplexity_high", "commitment"}
-    assert shown["prior", "scalars"] >= pace | {"low", "high"}
-    levels = {f"loss_level_{level}" for level in range(1, 5)}
-    assert shown["denoiser", "scalars"] >= pace | levels | {
-        "sample_frechet",
-        "sample_heart_rate",
-        "sample_rmssd",
-        "heart_rate_SR",
-    }
-    assert shown["tokenizer", "images"] == {"reconstructions"}
-    assert shown["prior", "images"] == shown["denoiser", "images"] == shown["enhancer", "images"] == {"samples"}
-
-
-def test_without_validation_records_the_last_weights_are_kept(tmp_path, make_dataset):
-    asked = asked_for("timediffusion") | {"steps": (9,)}
-    run = train_generator(data=make_dataset("alone", {"train": 2}), out=tmp_path / "run", **asked)
-    assert run.finished
-    assert not (run.folder / "checkpoints" / "denoiser" / "best.npz").exists()
-    with (run.folder / "log.csv").open() as file:
-        assert "val_loss" not in next(csv.DictReader(file))
-
-
-def test_a_second_run_of_one_seed_has_the_same_weights(tmp_path, small_dataset, whole):
-    again = train_generator(data=small_dataset, out=tmp_path / "again", **asked_for("timediffusion"))
-    for one, other in zip(whole["timediffusion"].load_model().get_weights(), again.load_model().get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-@pytest.mark.parametrize("kind", ["vqvae", "diffwave", "timediffusion"])
-@pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM"])
-def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path, small_dataset, whole, end, kind):
-    """kill -9, or the SIGTERM of a scheduler, in the middle of a stage, then --resume."""
-    out, asked = tmp_path / "stopped", asked_for(kind)
-    code = f"from ecgtf.train_generator import train_generator; train_generator(data={str(small_dataset)!r}, out={str(out)!r}, **{asked!r})"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    checkpoints = out / "checkpoints" / SMALLEST[kind][0]
-    while not list(checkpoints.glob("ckpt-*.index")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(getattr(signal, end))
-    assert process.wait() != 0, "the training came to its end before it could be stopped"
-    with pytest.raises(ValueError, match="go on with --resume"):
-        Run.load(out).load_model()
-    resumed = train_generator(data=small_dataset, out=out, **asked, resume=True).load_model().get_weights()
-    for one, other in zip(whole[kind].load_model().get_weights(), resumed, strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_records_are_drawn_for_an_age_a_sex_and_a_heart_rate(tmp_path, small_dataset, whole):
-    told, untold = whole["diffwave"].folder, whole["timediffusion"].folder
-    few = {"per_class": 1, "sampler_steps": 2, "quiet": True}
-    out = generate(told, tmp_path / "told", age=71.0, sex="female", heart_rate=120.0, **few)
-    drawn = load_arrays(out, "train")
-    assert set(drawn.ages) == {71.0}
-    assert set(drawn.sexes) == {"female"}
-    settings = read_manifest(out).generator["settings"]
-    assert {name: settings[name] for name in CONDITIONS} == {"age": 71.0, "sex": "female", "heart_rate": 120.0}
-    assert whole["diffwave"].config["heart_rates"].keys() == {"", "SR", "SB", "ST", "SA", "AFIB", "AFLT", "SVT"}
-    like = load_arrays(
-        generate(told, tmp_path / "like", like=f"{small_dataset}:test", validation_share=0.0, sampler_steps=2, quiet=True),
-        "train",
-    )
-    real = load_arrays(small_dataset, "test", "rhythm7")
-    assert (like.ages, like.sexes) == (real.ages, real.sexes)
-    with pytest.raises(ValueError, match=r"expected conditions among \(none\), received age"):
-        generate(untold, tmp_path / "untold", age=71.0, **few)
-    with pytest.raises(ValueError, match="expected a sex of male or female, received 'f'"):
-        generate(told, tmp_path / "other", sex="f", **few)
-    assert not (tmp_path / "untold").exists()
-    assert not (tmp_path / "other").exists()
-
-
-def test_a_run_draws_the_same_in_a_process_that_knows_nothing_of_its_training(tmp_path, whole):
-    code = (
-        "import sys, numpy, ecgtf; run = ecgtf.load_run(sys.argv[2]); "
-        "numpy.save(sys.argv[1], run.generate(per_class=1, seed=7, steps=eval(sys.argv[3]))[0])"
-    )
-    for kind, steps in (("vqvae", (2, 2)), ("diffwave", 3), ("timediffusion", 3)):
-        there = tmp_path / f"{kind}.npy"
-        subprocess.run([sys.executable, "-c", code, there, whole[kind].folder, str(steps)], check=True, capture_output=True)
-        here, _ = ecgtf.load_run(whole[kind].folder).generate(per_class=1, seed=7, steps=steps)
-        np.testing.assert_array_equal(np.load(there), here)
 
 
 def test_run_folders_refuse_what_would_lose_or_mix_work(tmp_path):
