@@ -13,6 +13,8 @@ from ecgtf.classifiers import resnet1d
 from ecgtf.classifiers.examples import Examples
 from ecgtf.run_folder import Run
 
+_AT_A_TIME = 2048  # records: 100 MB for 10 s of 12 leads at 100 Hz
+
 BUILDERS: dict[str, tuple[Callable[..., keras.Model], dict[str, dict]]] = {
     "resnet1d": (resnet1d.resnet1d, resnet1d.PRESETS),
 }
@@ -52,14 +54,20 @@ def predict(model: keras.Model, signals: np.ndarray, batch_size: int = 128) -> n
     head = model.get_layer("logits")
     if not len(signals):
         return np.zeros((0, len(head.classes)), np.float32)
-    logits = model.predict(np.asarray(signals, np.float32), batch_size=batch_size, verbose=0)
-    return ops.convert_to_numpy(head.probabilities(logits))
+    return ops.convert_to_numpy(head.probabilities(_outputs(model, signals, batch_size)))
 
 
 def features(model: keras.Model, signals: np.ndarray, batch_size: int = 128) -> np.ndarray:
     """The pooled features `(records, d)` float32 that a classifier's head sees, of signals `(records, time, leads)` in mV."""
     extractor = keras.Model(model.inputs, model.get_layer("features").output)
-    return extractor.predict(np.asarray(signals, np.float32), batch_size=batch_size, verbose=0)
+    return _outputs(extractor, signals, batch_size)
+
+
+def _outputs(model: keras.Model, signals: np.ndarray, batch_size: int) -> np.ndarray:
+    """What a model makes of signals, some thousand at a time: `Model.predict` copies all that it is given."""
+    step = max(batch_size, _AT_A_TIME // batch_size * batch_size)
+    parts = (signals[start : start + step] for start in range(0, max(1, len(signals)), step))
+    return np.concatenate([model.predict(np.asarray(part, np.float32), batch_size=batch_size, verbose=0) for part in parts])
 
 
 def load_classifier(run: str | Path | Run) -> keras.Model:
