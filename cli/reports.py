@@ -16,16 +16,26 @@ from ecgtf.cli.quiet import import_tensorflow
 def evaluate(
     real: Annotated[list[Path] | None, typer.Option("--real", help="Real set. [default: the only one in data/]")] = None,
     synthetic: Annotated[
-        list[Path] | None, typer.Option("--synthetic", help="Synthetic set. [default: the only one in data/]")
+        list[Path] | None,
+        typer.Option(
+            "--synthetic", help="Synthetic set, or somebody else's npz file or WFDB folder. [default: the only one in data/]"
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(file_okay=False, help="Report folder.")] = defaults.REPORTS / "closeness",
     task: Annotated[str | None, typer.Option(help=f"{TASK_HELP} [default: the generator's task]")] = None,
     groups: Annotated[
         str | None, typer.Option(help="Some of distribution,temporal,physiology,utility,privacy. [default: all]")
     ] = None,
-    extractor: Annotated[Path | None, typer.Option(help="Run of a classifier that gives the features.")] = None,
+    extractor: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run of a classifier that gives the features, such as a report's trained_on_real. [default: one is trained]"
+        ),
+    ] = None,
     preset: Annotated[str, typer.Option(help="Budget of the classifiers: tiny, small, base or paper.")] = "small",
-    max_records: Annotated[int | None, typer.Option(min=10, help="At most so many records of each part.")] = None,
+    max_records: Annotated[
+        int | None, typer.Option(min=10, help="At most so many records of each part, drawn at random.")
+    ] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     json: Json = False,
