@@ -70,10 +70,10 @@ class Results:
     # -- time and frequency ---------------------------------------------------------------------------------------------------
 
     def terms(self, function: Callable) -> dict[str, np.ndarray]:
-        """`function(signals, rate)` of the three parts, per record; computed once for each function."""
+        """`function(signals, rate)` of the three parts, per record; those of the last function are kept, for they are large."""
         if function not in self._terms:
             signals = self.comparison.signals()
-            self._terms[function] = {name: function(part, self.comparison.rate) for name, part in signals.items()}
+            self._terms = {function: {name: function(part, self.comparison.rate) for name, part in signals.items()}}
         return self._terms[function]
 
     def quantity_difference(self, quantity: Quantity, difference: Callable[[np.ndarray, np.ndarray], float]) -> dict:
@@ -84,8 +84,9 @@ class Results:
 
     def curves(self, quantity: Quantity) -> tuple[np.ndarray, np.ndarray]:
         """The quantity of the reference and of the synthetic records of one draw: equally many of each class."""
-        terms, rows = self.terms(quantity.terms), self.comparison.drawn(0)
-        return tuple(quantity.of_set(terms[name][rows[name]]) for name in ("reference", "synthetic"))
+        comparison, rows = self.comparison, self.comparison.drawn(0)
+        sides = (comparison.signals()[name][rows[name]] for name in ("reference", "synthetic"))
+        return tuple(quantity.of_set(quantity.terms(side, comparison.rate)) for side in sides)
 
     def marginal_difference(self) -> dict:
         """Difference of the amplitude densities, the bins reaching over all reference records."""
