@@ -136,7 +136,11 @@ def test_a_generator_that_saw_held_out_records_is_refused(small_dataset, synthet
 
 def test_unusable_input_is_refused(people, small_dataset, synthetic):
     with pytest.raises(ValueError, match="unknown group speed"):
-        evaluate(people, people, groups=["speed"])
+        evaluate(people, people, groups="speed,temporal")
+    with pytest.raises(ValueError, match="max_records of at least 4"):
+        evaluate(people, people, max_records=0)
+    with pytest.raises(ValueError, match="arrays have no labels"):
+        evaluate(people, people, task="rhythm4")
     with pytest.raises(ValueError, match="one shape"):
         evaluate(people, people[:, :500])
     with pytest.raises(ValueError, match="finite synthetic"):
@@ -151,7 +155,7 @@ def larger(tmp_path_factory):
     folder = tmp_path_factory.mktemp("larger")
     generator = {"run": "vqvae", "task": "rhythm7", "settings": {}, "trained_on": []}
     return (
-        write_toy_dataset(folder / "real", {"train": 12, "validation": 8, "test": 8}, name="real"),
+        write_toy_dataset(folder / "real", {"train": 20, "validation": 8, "test": 8}, name="real"),
         write_toy_dataset(folder / "made", {"train": 10}, name="made", generator=generator),
     )
 
@@ -159,24 +163,24 @@ def larger(tmp_path_factory):
 def test_tiny_classifiers_report_and_page(larger, tmp_path):
     out = tmp_path / "report"
     real, made = larger
-    content = evaluate(real, made, out=out, preset="tiny", max_records=70)
+    content = evaluate(real, made, out=out, preset="tiny", max_records=130)
     assert content == json.loads((out / "closeness.json").read_text())
     assert (out / "index.html").stat().st_size > 50_000
     reasons = {name: entry["reason"] for name, entry in content["metrics"].items() if entry["value"] is None}
     few = reasons.pop("attack_tpr")
     assert few.startswith("a false-positive rate of 0.01 needs at least 100 non-members")
     # the toy records have no P and T waves
-    nothing = "no record gives this number"
+    nothing = "no number in any draw: no record, or too few, has what is measured"
     assert reasons == dict.fromkeys(("pr_interval_distance", "qt_interval_distance", "qtc_distance"), nothing)
     assert set(content["scores"]) == {"trtr", "tstr", "trts", "tr_plus_s"}
-    assert content["provenance"]["sampling"].startswith("at most 70 records of each part, drawn at random")
+    assert content["provenance"]["sampling"].startswith("at most 130 records of each part, drawn at random")
     assert len(content["provenance"]["extractor_sha256"]) == 64
     assert set(content["physiology"]["AFIB"]["qt_interval"]["real"]) == {"n", "failed", "low", "median", "high"}
     assert not (out / UNFINISHED).exists()
     with pytest.raises(ValueError, match="--overwrite"):
         evaluate(real, made, out=out)
     # the extractor of one report serves another, and gives the same numbers
-    again = evaluate(real, made, groups=["distribution"], extractor=out / "trained_on_real", max_records=70)
+    again = evaluate(real, made, groups=["distribution"], extractor=out / "extractor", max_records=130)
     assert again["metrics"]["frechet_distance"] == content["metrics"]["frechet_distance"]
     assert again["provenance"]["extractor_sha256"] == content["provenance"]["extractor_sha256"]
 
@@ -198,6 +202,18 @@ def test_groups_that_are_done_outlive_what_comes_after(small_dataset, synthetic,
         patched.setattr("ecgtf.closeness.temporal.moment_terms", stop)  # not asked for again
         assert evaluate(small_dataset, made, groups=QUICK, out=out)["metrics"] == whole["metrics"]
     assert not (out / UNFINISHED).exists()
+
+
+def test_numbers_of_other_records_are_not_taken_for_these(people, tmp_path, monkeypatch):
+    """Records of arrays have the same ids whatever they are."""
+    out, real, made, other = tmp_path / "report", people[:80], people[80:160], 3 * people[80:160]
+    (out).mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr("ecgtf.closeness.contents.write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(real, made, groups=["temporal"], out=out)
+    fresh = evaluate(real, other, groups=["temporal"])["metrics"]["marginal_difference"]
+    assert evaluate(real, other, groups=["temporal"], out=out)["metrics"]["marginal_difference"] == fresh
 
 
 def test_an_unfinished_report_of_other_settings_is_computed_anew(small_dataset, synthetic, tmp_path):
@@ -227,6 +243,39 @@ def test_a_class_without_synthetic_records_is_named(small_dataset, tmp_path):
     assert metrics_table(content).startswith("no synthetic records of SB, ST, SA, AFLT, SVT")
 
 
+def test_an_extractor_is_looked_at_before_anything_is_computed_or_deleted(larger, tmp_path):
+    real, made = larger
+    with pytest.raises(ValueError, match="is not a run folder"):
+        evaluate(real, made, groups=["temporal"], extractor=tmp_path)
+    out = tmp_path / "report"
+    evaluate(real, made, groups=["distribution"], preset="tiny", out=out)
+    with pytest.raises(ValueError, match="lies in the report folder"):
+        evaluate(real, made, groups=["distribution"], extractor=out / "extractor", out=out, overwrite=True)
+    assert (out / "extractor" / "model.keras").exists()
+
+
+def test_a_training_that_breaks_costs_only_what_needs_it(larger, tmp_path, monkeypatch):
+    real, made = larger
+
+    def broken(*arguments, **options):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("ecgtf.closeness.utility.fit_classifier", broken)
+    found = evaluate(real, made, groups=["distribution", "temporal", "utility"], preset="tiny", out=tmp_path / "report")
+    assert found["metrics"]["frechet_distance"]["reason"] == "failed with RuntimeError: out of memory"
+    assert found["metrics"]["tstr_macro_auroc"]["reason"] == "failed with RuntimeError: out of memory"
+    assert found["metrics"]["spectrum_difference"]["value"] is not None
+    assert found["metrics"]["predictive_score"]["value"] is not None
+    assert (tmp_path / "report" / "index.html").exists()
+
+
+def test_signals_too_slow_for_beats_say_so(people):
+    found = evaluate(people[:80, ::2], people[80:160, ::2], rate=50.0, groups=["physiology"])
+    assert "at least 60 samples a second" in found["metrics"]["heart_rate_distance"]["reason"]
+    assert found["metrics"]["lead_inconsistency"]["value"] is not None
+    assert "physiology" not in found
+
+
 def test_few_records_give_no_distance_of_features_but_the_reason(small_dataset, synthetic):
     found = evaluate(small_dataset, synthetic(), groups=["distribution"], preset="tiny")["metrics"]
-    assert "28 records of each part fit together" in found["frechet_distance"]["reason"]
+    assert "14 records of each part fit together" in found["frechet_distance"]["reason"]

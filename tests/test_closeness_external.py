@@ -73,12 +73,29 @@ def test_classes_go_by_name_in_any_form(npz, manifest, drawn):
         ({"leads": ("I", "I", *LEADS[2:])}, "more than once"),
         ({"labels": np.array(["SR"] * 27 + ["PACE"]), "classes": None}, "class PACE is not of the task rhythm7"),
         ({"classes": None}, "labels without classes"),
+        ({"sampling_rate": np.array([100.0, 500.0])}, "expected sampling_rate to be a number"),
+        ({"sampling_rate": np.array("fast")}, "expected sampling_rate to be a number"),
+        ({"labels": np.ones((28, 7))}, "at most one 1 in each row"),
+        ({"labels": np.full((28, 7), np.nan)}, "expected labels of at most one 1"),
         ({"labels": np.zeros((3, 7))}, r"expected labels \(28, 7\), received shape \(3, 7\)"),
     ],
 )
 def test_what_does_not_fit_is_told(npz, manifest, changes, message):
     with pytest.raises(ValueError, match=message):
         read_external(npz(**changes), manifest, TASK)
+
+
+def test_records_without_a_class_are_left_out_and_counted(npz, manifest, drawn):
+    labels = drawn[1].copy()
+    labels[:5] = 0
+    part, about = read_external(npz(labels=labels), manifest, TASK)
+    assert len(part) == about["records"] == 23
+    assert about["rejected"] == 5
+
+
+def test_one_external_set_at_a_time(npz, small_dataset):
+    with pytest.raises(ValueError, match="expected one npz file"):
+        evaluate(small_dataset, [npz(), npz()], groups=["temporal"])
 
 
 def test_records_with_missing_samples_are_named(npz, manifest, drawn):

@@ -130,8 +130,8 @@ def test_members_of_two_separate_clouds_are_all_found():
     rng = np.random.default_rng(0)
     near, far = rng.normal(size=(100, 3)), rng.normal(size=(100, 3)) + 50
     found = membership_inference(near, far, rng.normal(size=(150, 3)), resamples=100)
-    assert (found.auc, found.auc_low, found.auc_high, found.auc_floor) == (1, 1, 1, 0.5)
-    assert (found.tpr, found.tpr_low, found.tpr_high, found.tpr_floor) == (1, 1, 1, 2 / 101)
+    assert found.auc == {"value": 1, "low": 1, "high": 1, "floor": 0.5, "gap_low": 0.5, "gap_high": 0.5}
+    assert (found.tpr["value"], found.tpr["low"], found.tpr["floor"]) == (1, 1, 2 / 101)
     assert (found.n_members, found.n_nonmembers, found.false_positive_rate, found.note) == (100, 100, 0.01, "")
 
 
@@ -142,10 +142,11 @@ def test_fresh_people_betray_no_member(people, space):
         *(sets[name] for name in ("members", "nonmembers", "fresh", "reference", "control")),
         rate=RATE if space == "signals" else None,
     )
-    assert found.auc_low <= 0.5 <= found.auc_high
-    assert found.tpr_low <= chance_of_finding(SIZE) <= found.tpr_high
-    assert found.auc_floor == pytest.approx(0.5, abs=0.06)
-    assert found.tpr_floor <= 0.05
+    assert found.auc["low"] <= 0.5 <= found.auc["high"]
+    assert found.tpr["low"] <= chance_of_finding(SIZE) <= found.tpr["high"]
+    assert found.auc["floor"] == pytest.approx(0.5, abs=0.06)
+    assert found.auc["gap_low"] <= 0 <= found.auc["gap_high"]
+    assert found.tpr["floor"] <= 0.05
 
 
 @pytest.mark.parametrize("kind", COPIES)
@@ -188,8 +189,8 @@ def test_features_find_copies_and_calibration_does_not_hide_them(people):
     synthetic = spectra(planted(people, "later", 0.2))
     for reference in (sets["reference"], None):
         found = membership_inference(sets["members"], sets["nonmembers"], synthetic, reference)
-        assert found.auc_low > 0.5
-        assert found.tpr_low > found.tpr_floor == chance_of_finding(SIZE)
+        assert found.auc["low"] > 0.5
+        assert found.tpr["low"] > found.tpr["floor"] == chance_of_finding(SIZE)
 
 
 def test_calibration_undoes_unequal_candidates():
@@ -199,16 +200,16 @@ def test_calibration_undoes_unequal_candidates():
     synthetic, reference, control = rng.normal(size=(3, 1000, 4))
     plain = membership_inference(members, nonmembers, synthetic, control=control)
     calibrated = membership_inference(members, nonmembers, synthetic, reference, control)
-    assert min(plain.auc, plain.auc_floor) > 0.75
-    assert max(calibrated.auc, calibrated.auc_floor) < 0.56
+    assert min(plain.auc["value"], plain.auc["floor"]) > 0.75
+    assert max(calibrated.auc["value"], calibrated.auc["floor"]) < 0.56
 
 
 def test_too_few_nonmembers_give_no_true_positive_rate():
     rng = np.random.default_rng(0)
     found = membership_inference(rng.normal(size=(20, 2)), rng.normal(size=(99, 2)), rng.normal(size=(30, 2)))
-    assert (found.tpr, found.tpr_low, found.tpr_high, found.tpr_floor) == (None, None, None, None)
+    assert found.tpr is None
     assert found.note == "a false-positive rate of 0.01 needs at least 100 non-members, received 99"
-    assert found.auc_low <= found.auc <= found.auc_high
+    assert found.auc["low"] <= found.auc["value"] <= found.auc["high"]
     assert unresolved(100) == unresolved(20, 0.05) == ""
     with pytest.raises(ValueError, match="at least 20 non-members, received 19"):
         true_positive_rate(np.ones(5), np.ones(19), 0.05)

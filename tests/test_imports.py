@@ -49,12 +49,11 @@ ALLOWED = {  # module or package: what it may import; the longest name that fits
     "closeness.comparison": f"{DATA}",
     "closeness.loading": f"{DATA} closeness",
     "closeness.external": f"{DATA} closeness data_prep",  # WFDB records are prepared as any others
-    "closeness.defects": f"{DATA} closeness",
     "closeness.results": "closeness classifiers run_folder manifest",
     "closeness.contents": "atomic closeness classifiers run_folder report manifest",
     "closeness.sections": "closeness report",
     "closeness.utility": "ecg tasks closeness classifiers run_folder manifest",
-    "closeness.evaluate": f"{DATA} closeness progress",
+    "closeness.evaluate": f"{DATA} closeness classifiers.networks progress",
     "report": "ecg atomic closeness",
     "run_folder": "atomic",
     "callbacks": "ecg atomic run_folder report closeness progress",

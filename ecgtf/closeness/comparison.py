@@ -6,12 +6,14 @@ records; all sides are drawn with the same number of each class, so that a diffe
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
 
 import numpy as np
+from scipy.stats import t as student_t
 
 from ecgtf.dataset import Arrays
 from ecgtf.tasks import Task
@@ -54,6 +56,21 @@ class Part:
         """The person of each record; records of unknown people are each of a person."""
         return np.array(self.ids if self.people is None else self.people)
 
+    def split_people(self, share: float, rng: np.random.Generator) -> tuple[Part, Part]:
+        """The records of this share of the people, and those of the others."""
+        people = self.of_whom()
+        names = rng.permutation(np.unique(people))
+        chosen = np.isin(people, names[: round(share * len(names))])
+        return self.take(np.flatnonzero(chosen)), self.take(np.flatnonzero(~chosen))
+
+    def digest(self) -> str:
+        """32 hexadecimal digits that change with any sample, label or id."""
+        found = hashlib.blake2b("\n".join(self.ids).encode(), digest_size=16)
+        for record in self.signals:
+            found.update(np.ascontiguousarray(record))
+        found.update(b"" if self.labels is None else np.ascontiguousarray(self.labels))
+        return found.hexdigest()
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -94,12 +111,17 @@ class Comparison:
         Args:
             draw: Number of the draw.
             part: Share of those rows to keep.
+
+        Raises:
+            ValueError: if no class has records in all parts.
         """
+        if not any(all(len(members) for members in stratum.values()) for stratum in self._strata):
+            raise ValueError("no class has training, held-out and synthetic records")
         rng = np.random.default_rng([self.seed, draw])
         rows: dict[str, list[np.ndarray]] = {name: [] for name in PARTS}
         for stratum in self._strata:
             size = min(len(members) for members in stratum.values())
-            size = size if part == 1.0 else max(1, round(part * size)) if size else 0
+            size = int(part * size + rng.random())  # half of one record is one record in half of the draws
             for name, members in stratum.items():
                 rows[name].append(rng.permutation(members)[:size])
         return {name: np.concatenate(drawn) for name, drawn in rows.items()}
@@ -113,9 +135,10 @@ class Comparison:
     ) -> dict[str, dict]:
         """Value, floor and intervals of each number in `function(reference, other)`.
 
-        Value and floor are means over draws. `low` to `high` is 1.96 SD of half-samples of both sides about the value: the
-        deviation between halves drawn without replacement estimates the standard error of the whole. `gap_low` to `gap_high` is
-        the same for value minus floor, both taken on the same half of the reference.
+        Value and floor are means over draws. `low` to `high` is a 95 % interval about the value by the SD of half-samples of both
+        sides: the deviation between halves drawn without replacement estimates the standard error of the whole (and more where a
+        side has more records than a draw takes). `gap_low` to `gap_high` is the same for value minus floor, both taken on the same
+        half of the reference.
 
         Args:
             function: Distances of two sets.
@@ -154,18 +177,24 @@ class Comparison:
 
 
 def _summary(draws: list[tuple[float, float]], halves: list[tuple[float, float]]) -> dict:
-    """The entry of a metric from its (value, floor) in draws and in half-samples."""
-    value, floor = np.mean(draws, axis=0)
-    spread = np.std([made for made, _ in halves], ddof=1)
-    gap_spread = np.std([made - real for made, real in halves], ddof=1)
-    return {
-        "value": float(value),
-        "floor": float(floor),
-        "low": float(value - 1.96 * spread),
-        "high": float(value + 1.96 * spread),
-        "gap_low": float(value - floor - 1.96 * gap_spread),
-        "gap_high": float(value - floor + 1.96 * gap_spread),
-    }
+    """The entry of a metric from its (value, floor) in draws and in half-samples; draws without a number are left out."""
+    draws, halves = (np.array([pair for pair in pairs if np.isfinite(pair).all()]).reshape(-1, 2) for pairs in (draws, halves))
+    if not len(draws):
+        raise ValueError("no number in any draw: no record, or too few, has what is measured")
+    value, floor = draws.mean(axis=0)
+    return (
+        {"value": value, "floor": floor}
+        | interval(value, halves[:, 0])
+        | interval(value - floor, np.diff(-halves)[:, 0], "gap_")
+    )
+
+
+def interval(value: float, halves: np.ndarray, prefix: str = "") -> dict[str, float | None]:
+    """`low` and `high` of a 95 % interval about `value` by the SD of half-samples (Student's t); None with fewer than 3 of them."""
+    if len(halves) < 3:
+        return {f"{prefix}low": None, f"{prefix}high": None}
+    half = student_t.ppf(0.975, len(halves) - 1) * np.std(halves, ddof=1)
+    return {f"{prefix}low": value - half, f"{prefix}high": value + half}
 
 
 def part_of(arrays: Arrays) -> Part:

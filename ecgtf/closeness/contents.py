@@ -10,7 +10,6 @@ from ecgtf.atomic import write_json
 from ecgtf.classifiers.networks import load_classifier
 from ecgtf.closeness.measurements import MEASUREMENTS
 from ecgtf.closeness.results import WAYS, Results
-from ecgtf.manifest import hash_id
 from ecgtf.run_folder import versions
 
 SCHEMA = 2
@@ -24,8 +23,8 @@ def provenance(results: Results) -> dict:
         "sampling": comparison.about["sampling"],
         "seed": comparison.seed,
         "preset": results.preset,
-        "extractor": str(results.extractor) if results.extractor else "trained on the real training records",
-        "records": {name: hash_id("\n".join(part.ids)) for name, part in comparison.parts().items()},
+        "extractor": str(results.extractor) if results.extractor else "trained on half of the real training people",
+        "records": {name: part.digest() for name, part in comparison.parts().items()},
         "versions": versions(),
     }
 
@@ -40,13 +39,15 @@ def content(results: Results, metrics: dict[str, dict]) -> dict:
         "metrics": metrics,
         "provenance": provenance(results),
     }
-    groups = {entry["group"] for entry in metrics.values() if entry["value"] is not None}
-    if results.extractor_run.is_dir():
+    computed = {name for name, entry in metrics.items() if entry["value"] is not None}
+    for name, make, needed in (
+        ("physiology", lambda: _by_class(results), "heart_rate_distance"),
+        ("scores", lambda: {way: results.scores(way) for way in WAYS if f"{way}_macro_auroc" in computed}, "trtr_macro_auroc"),
+    ):
+        if needed in computed:
+            found[name] = make()
+    if "frechet_distance" in computed:
         found["provenance"]["extractor_sha256"] = _weights_hash(results)
-    if "physiology" in groups:
-        found["physiology"] = _by_class(results)
-    if "utility" in groups:
-        found["scores"] = {way: results.scores(way) for way in WAYS if _has_scores(results, way)}
     return found
 
 
@@ -65,14 +66,6 @@ def _weights_hash(results: Results) -> str:
     for weights in load_classifier(results.extractor_run).get_weights():
         digest.update(np.ascontiguousarray(weights))
     return digest.hexdigest()
-
-
-def _has_scores(results: Results, way: str) -> bool:
-    try:
-        results.predicted(way)
-    except ValueError:
-        return False
-    return True
 
 
 def _by_class(results: Results) -> dict[str, dict]:

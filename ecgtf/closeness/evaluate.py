@@ -33,7 +33,7 @@ def evaluate(
     synthetic: str | Path | list | np.ndarray,
     *,
     task: str | Task | None = None,
-    groups: Sequence[str] | None = None,
+    groups: str | Sequence[str] | None = None,
     extractor: str | Path | None = None,
     preset: str = "small",
     out: str | Path | None = None,
@@ -53,9 +53,9 @@ def evaluate(
         real: Folder(s) of real data sets, or an array `(records, time, leads)` in millivolts.
         synthetic: Folder(s) of synthetic data sets, an npz file or a folder of WFDB records that others made, or an array.
         task: What the classes are; by default the task of the generator, else rhythm7.
-        groups: Which of `GROUPS` to compute; all by default.
-        extractor: Run folder of a classifier whose features the distribution group compares; by default one is trained on the
-            real training split, with the budget of `preset`, and kept in `out`.
+        groups: Which of `GROUPS` to compute (a sequence, or names with commas between them); all by default.
+        extractor: Run folder of a classifier whose features the distribution group compares; by default one is trained on half of
+            the real training people, with the budget of `preset`, and kept in `out`; the others give the floor.
         preset: Budget of the classifiers of the distribution and utility groups.
         out: Report folder: `closeness.json` and `index.html`.
         overwrite: Replace the report that is there.
@@ -70,11 +70,17 @@ def evaluate(
     Raises:
         ValueError: if the sets do not fit together, or the generator was trained on held-out records.
     """
-    groups = GROUPS if groups is None else tuple(groups)
+    groups = GROUPS if groups is None else tuple(groups.split(",") if isinstance(groups, str) else groups)
     unknown = sorted(set(groups) - set(GROUPS))
     if unknown:
         raise ValueError(f"unknown group {', '.join(unknown)}; expected some of {', '.join(GROUPS)}")
+    if max_records is not None and max_records < 4:
+        raise ValueError(f"expected a max_records of at least 4, received {max_records}")
+    if extractor is not None:
+        _check_extractor(Path(extractor), out)
     if isinstance(real, np.ndarray) and isinstance(synthetic, np.ndarray):
+        if task is not None:
+            raise ValueError("arrays have no labels for a task; evaluate data sets, or an npz file, to compare classes")
         comparison = compare_arrays(real, synthetic, rate=rate, leads=tuple(leads), max_records=max_records, seed=seed)
     else:
         chosen = get_task(task or ("rhythm7" if isinstance(synthetic, np.ndarray) else _task_of(synthetic)))
@@ -127,7 +133,7 @@ def _read_kept(kept: Path, settings: dict) -> dict[str, dict]:
 def metric_entry(results: Results, metric: Metric) -> dict:
     """What is written of a metric: its numbers, or the reason why there are none."""
     about = {"unit": metric.unit, "better": metric.better, "label": metric.label}
-    nothing = dict.fromkeys(("value", "floor", "low", "high"))
+    nothing = dict.fromkeys(("value", "floor", "low", "high", "gap_low", "gap_high"))
     try:
         found = metric.compute(results)
     except ValueError as error:
@@ -138,12 +144,23 @@ def metric_entry(results: Results, metric: Metric) -> dict:
     entry = nothing | {
         key: float(number) if number is not None and math.isfinite(number) else None for key, number in found.items()
     }
+    for end in ("low", "high"):  # an interval from a spread may leave what is possible
+        entry[end] = None if entry[end] is None else min(max(entry[end], metric.least), metric.most)
     entry |= about | {"worse": is_worse(entry, metric.better)}
-    return entry if entry["value"] is not None else entry | {"reason": "no record gives this number"}
+    return entry if entry["value"] is not None else entry | {"reason": "no record has what is measured"}
+
+
+def _check_extractor(extractor: Path, out: str | Path | None) -> None:
+    """Refuses what is no classifier, and one that would be replaced with the report that it lies in."""
+    from ecgtf.classifiers.networks import classifier_run
+
+    classifier_run(extractor)
+    if out is not None and Path(out).resolve() in extractor.resolve().parents:
+        raise ValueError(f"the extractor {extractor} lies in the report folder {out} itself; name another --out")
 
 
 def _make_folder(out: Path, overwrite: bool) -> None:
-    """Makes the report folder; what an interrupted evaluation left in it is used again.
+    """Makes the report folder; what an interrupted evaluation left in it is used again, unless `overwrite`.
 
     Raises:
         ValueError: if it holds a report (unless `overwrite`) or something else.
@@ -154,11 +171,11 @@ def _make_folder(out: Path, overwrite: bool) -> None:
         out.mkdir(parents=True)
         return
     names = {path.name for path in out.iterdir()}
-    if names and not names & {"closeness.json", UNFINISHED, "trained_on_real"}:
+    if names and not names & {"closeness.json", UNFINISHED, "extractor", "trained_on_real"}:
         raise ValueError(f"{out} holds something else than a report; name another --out")
-    if "closeness.json" in names and UNFINISHED not in names:
-        if not overwrite:
-            raise ValueError(f"{out} holds a report already; use --overwrite to replace it, or name another --out")
+    if "closeness.json" in names and UNFINISHED not in names and not overwrite:
+        raise ValueError(f"{out} holds a report already; use --overwrite to replace it, or name another --out")
+    if overwrite:
         shutil.rmtree(out)
         out.mkdir()
 

@@ -31,12 +31,13 @@ def read_external(path: str | Path, real: Manifest, task: Task) -> tuple[Part, d
     WFDB records are converted as `ecgtf prepare wfdb` does it, but nothing is left out for poor quality; classes come from their
     `#Dx:` comments. An npz file holds `signals` `(records, time, leads)` in millivolts and `sampling_rate`; `leads` where they are
     not the standard 12; and, for what compares classes, `labels`: `(records, classes)` with `classes`, or a name for each record.
+    Records without a class of a single-label task are left out and counted.
 
     Raises:
         ValueError: if the file is broken, or its signals do not fit the real set.
     """
     path = Path(path)
-    part, rejected = (_read_npz(path, real, task), 0) if path.is_file() else _read_wfdb(path, real, task)
+    part, rejected = _read_npz(path, real, task) if path.is_file() else _read_wfdb(path, real, task)
     return part, {"name": path.name, "records": len(part), "generator": None, "provenance": "external", "rejected": rejected}
 
 
@@ -53,7 +54,7 @@ def _read_wfdb(folder: Path, real: Manifest, task: Task) -> tuple[Part, int]:
     return part, manifest.rejected
 
 
-def _read_npz(path: Path, real: Manifest, task: Task) -> Part:
+def _read_npz(path: Path, real: Manifest, task: Task) -> tuple[Part, int]:
     try:
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
@@ -65,7 +66,10 @@ def _read_npz(path: Path, real: Manifest, task: Task) -> Part:
             f"{path} lacks {' and '.join(missing)}; expected signals (records, time, leads) in mV and sampling_rate, "
             f"received {', '.join(content) or 'nothing'}"
         )
-    signals, rate = np.asarray(content["signals"], np.float32), float(content["sampling_rate"])
+    rates = np.ravel(content["sampling_rate"])
+    if len(rates) != 1 or rates.dtype.kind not in "iuf":
+        raise ValueError(f"{path}: expected sampling_rate to be a number, received {content['sampling_rate']!r}")
+    signals, rate = np.asarray(content["signals"], np.float32), float(rates[0])
     have = canonical_leads([str(name) for name in content["leads"]]) if "leads" in content else LEADS
     expected = f"signals (records, {real.samples}, {len(have)}) at {real.sampling_rate:g} Hz, as the real set has them"
     if signals.ndim != 3 or signals.shape[1:] != (real.samples, len(have)) or rate != real.sampling_rate:
@@ -78,7 +82,11 @@ def _read_npz(path: Path, real: Manifest, task: Task) -> Part:
         signals = select_leads(signals, have, real.leads)
     except ValueError as error:
         raise ValueError(f"{path}: {error}; the real set has {', '.join(real.leads)}") from error
-    return Part(signals, _labels(path, content, len(signals), task), [f"{path.name}/{row}" for row in range(len(signals))])
+    part = Part(signals, _labels(path, content, len(signals), task), [f"{path.name}/{row}" for row in range(len(signals))])
+    if part.labels is None or task.multi_label:
+        return part, 0
+    known = np.flatnonzero(part.labels.any(axis=1))  # as data sets leave out records without a class
+    return part.take(known), len(part) - len(known)
 
 
 def _labels(path: Path, content: Mapping[str, np.ndarray], records: int, task: Task) -> np.ndarray | None:
@@ -100,6 +108,9 @@ def _labels(path: Path, content: Mapping[str, np.ndarray], records: int, task: T
         raise ValueError(
             f"{path}: class {', '.join(unknown)} is not of the task {task.name} ({', '.join(task.classes)}); choose another --task"
         )
+    if not np.isin(labels, (0, 1)).all() or (not task.multi_label and (labels.sum(axis=1) > 1).any()):
+        expected = "zeros and ones" if task.multi_label else "at most one 1 in each row, for the classes exclude each other"
+        raise ValueError(f"{path}: expected labels of {expected}")
     found = np.zeros((records, len(task.classes)), np.float32)
     found[:, [task.classes.index(name) for name in names]] = labels
     return found

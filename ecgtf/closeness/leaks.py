@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 
 import numpy as np
 
 from ecgtf.closeness import privacy
-from ecgtf.closeness.comparison import DRAWS, Comparison, Part
+from ecgtf.closeness.comparison import DRAWS, HALVES, Comparison, Part, interval
 from ecgtf.closeness.membership import MembershipInference, membership_inference
 
 MOST_FOR_COPIES = 1000
@@ -19,14 +19,14 @@ MOST_CANDIDATES, MOST_FOR_ATTACK = 500, 2000
 
 
 class Leaks:
-    """Copies, neighbours and an attack.
+    """Copies, neighbours and an attack. All records are searched, whatever their class: a copy is a copy.
 
     Args:
         comparison: What is compared.
-        features: Gives the feature vectors of the three parts, where there are any.
+        features: Gives the comparison whose training records the extractor did not see, and the features of its parts.
     """
 
-    def __init__(self, comparison: Comparison, features: Callable[[], dict[str, np.ndarray]]):
+    def __init__(self, comparison: Comparison, features: Callable[[], tuple[Comparison, dict[str, np.ndarray]]]):
         self.comparison, self.features = comparison, features
 
     @cached_property
@@ -42,46 +42,51 @@ class Leaks:
     def near_copy_rate(self) -> dict:
         """Share of near copies; the floor is that of the half of the held-out records that set no threshold."""
         found, synthetic, _ = self.copies
-        return share_entry(found.rate, len(synthetic), floor=found.floor)
+        return share_entry(found.rate, len(synthetic), found.floor, min(len(self.comparison.reference), MOST_FOR_COPIES) // 2)
 
     def exact_copy_rate(self) -> dict:
         """Share of records that are a training record to the last digit; the floor is that of held-out records."""
         comparison = self.comparison
+        parts = comparison.synthetic, comparison.reference
         made, real = (
             len({place for place, _ in privacy.exact_copies(part.signals, comparison.train.signals)}) / len(part)
-            for part in (comparison.synthetic, comparison.reference)
+            for part in parts
         )
-        return share_entry(made, len(comparison.synthetic), floor=real)
-
-    @cached_property
-    def neighbours(self) -> list[tuple[privacy.Neighbours, privacy.Neighbours]]:
-        """In each of some draws, the neighbours (in features) of the synthetic records and those of half of the held-out ones.
-
-        The training and the held-out set that they have are of one size: the other half of the held-out records, and as many
-        training records.
-        """
-        found = []
-        for draw in range(DRAWS):
-            rng = np.random.default_rng([self.comparison.seed, draw])
-            features = {name: values[rng.permutation(len(values))] for name, values in self.features().items()}
-            first, second = np.array_split(features["reference"], 2)
-            sets = features["train"][: len(second)], second[: len(features["train"])]
-            found.append(tuple(privacy.neighbours(part, *sets) for part in (features["synthetic"], first)))
-        return found
+        return share_entry(made, len(parts[0]), real, len(parts[1]))
 
     def share_closer_to_train(self) -> dict:
         """Share nearer (in features) to the training than to the held-out set; the floor takes held-out records."""
-        value, floor = np.mean([[side.share_closer_to_train for side in sides] for sides in self.neighbours], axis=0)
-        return share_entry(value, len(self.comparison.synthetic), floor=floor)
+        return self._of_neighbours(lambda found: found.share_closer_to_train)
 
     def distance_ratio(self) -> dict:
         """Low percentile of nearest over second nearest training record (in features); the floor takes held-out records."""
-        found = np.array([[privacy.distance_ratios(side).low for side in sides] for sides in self.neighbours])
-        value, floor = found.mean(axis=0)
-        spread, gap_spread = 1.96 * found[:, 0].std(ddof=1), 1.96 * (found[:, 0] - found[:, 1]).std(ddof=1)
-        gap = value - floor
-        ends = {"low": value - spread, "high": value + spread, "gap_low": gap - gap_spread, "gap_high": gap + gap_spread}
+        return self._of_neighbours(lambda found: privacy.distance_ratios(found).low)
+
+    def _of_neighbours(self, number: Callable[[privacy.Neighbours], float]) -> dict:
+        """A number of the neighbours of the synthetic records, its floor from records of other held-out people.
+
+        Both have as many training as held-out neighbours to choose from. Means over draws; intervals from half-samples of all
+        sides.
+        """
+        draws = np.array([[number(side) for side in self._neighbours(draw, 1.0)] for draw in range(DRAWS)])
+        halves = np.array([[number(side) for side in self._neighbours(DRAWS + draw, 0.5)] for draw in range(HALVES)])
+        value, floor = draws.mean(axis=0)
+        ends = interval(value, halves[:, 0]) | interval(value - floor, halves[:, 0] - halves[:, 1], "gap_")
         return {"value": value, "floor": floor, **ends}
+
+    def _neighbours(self, draw: int, share: float) -> tuple[privacy.Neighbours, privacy.Neighbours]:
+        """Neighbours of the synthetic records, and of those of one half of the held-out people, among training records and those
+        of the other half."""
+        comparison, features = self.features()
+        rng = np.random.default_rng([comparison.seed, draw])
+        people = comparison.reference.of_whom()
+        first = np.isin(people, rng.permutation(np.unique(people))[::2])
+        sets = {"train": features["train"], "synthetic": features["synthetic"]}
+        sets |= {"asking": features["reference"][first], "held out": features["reference"][~first]}
+        rows = {name: rng.permutation(len(values))[: max(2, round(share * len(values)))] for name, values in sets.items()}
+        size = min(len(rows["train"]), len(rows["held out"]))
+        known = [sets[name][rows[name][:size]] for name in ("train", "held out")]
+        return tuple(privacy.neighbours(sets[name][rows[name]], *known) for name in ("synthetic", "asking"))
 
     @cached_property
     def attack(self) -> MembershipInference:
@@ -90,7 +95,7 @@ class Leaks:
         Members are as many training records of each class; the control is of other people in the training set.
         """
         comparison, rng = self.comparison, np.random.default_rng(self.comparison.seed)
-        mine, others = _split_people(comparison.reference, 1 / 3, rng)
+        mine, others = comparison.reference.split_people(1 / 3, rng)
         members, nonmembers = _alike(comparison.train, others, MOST_CANDIDATES, rng)
         known = set(members.of_whom())
         rest = np.flatnonzero([person not in known for person in comparison.train.of_whom()])
@@ -103,8 +108,7 @@ class Leaks:
 
     def attack_auc(self) -> dict:
         """How often the attack puts a member before a non-member."""
-        found = self.attack
-        return {"value": found.auc, "floor": found.auc_floor, "low": found.auc_low, "high": found.auc_high}
+        return self.attack.auc
 
     def attack_tpr(self) -> dict:
         """Share of members found with 1 % false alarms.
@@ -112,26 +116,33 @@ class Leaks:
         Raises:
             ValueError: if there are too few non-members for 1 %.
         """
-        found = self.attack
-        if found.tpr is None:
-            raise ValueError(found.note)
-        return {"value": found.tpr, "floor": found.tpr_floor, "low": found.tpr_low, "high": found.tpr_high}
+        if self.attack.tpr is None:
+            raise ValueError(self.attack.note)
+        return self.attack.tpr
 
 
-def share_entry(value: float, size: int, *, floor: float) -> dict:
-    """The entry of a share of `size` records, with Wilson's 95 % interval."""
+def share_entry(value: float, size: int, floor: float, floor_size: int) -> dict:
+    """The entry of a share of `size` records beside one of `floor_size`, with Wilson's intervals and Newcombe's of the difference."""
+    made, real = ({"value": share} | wilson_interval(share, count) for share, count in ((value, size), (floor, floor_size)))
+    return made | {"floor": floor} | gap_of_intervals(made, real)
+
+
+def wilson_interval(share: float, size: int) -> dict[str, float]:
+    """Wilson's 95 % interval of a share of `size` records."""
     z = 1.96
-    centre = (value + z * z / (2 * size)) / (1 + z * z / size)
-    half = z * np.sqrt(value * (1 - value) / size + z * z / (4 * size * size)) / (1 + z * z / size)
-    return {"value": value, "floor": floor, "low": max(0.0, centre - half), "high": min(1.0, centre + half)}
+    centre = (share + z * z / (2 * size)) / (1 + z * z / size)
+    half = z * np.sqrt(share * (1 - share) / size + z * z / (4 * size * size)) / (1 + z * z / size)
+    return {"low": max(0.0, centre - half), "high": min(1.0, centre + half)}
 
 
-def _split_people(part: Part, share: float, rng: np.random.Generator) -> tuple[Part, Part]:
-    """The records of this share of the people, and those of the others."""
-    people = part.of_whom()
-    names = rng.permutation(np.unique(people))
-    chosen = np.isin(people, names[: round(share * len(names))])
-    return part.take(np.flatnonzero(chosen)), part.take(np.flatnonzero(~chosen))
+def gap_of_intervals(made: Mapping, real: Mapping) -> dict[str, float | None]:
+    """The 95 % interval of the difference of two independent numbers from the interval of each (Newcombe 1998, method 10)."""
+    if any(side[end] is None for side in (made, real) for end in ("low", "high")):
+        return {"gap_low": None, "gap_high": None}
+    gap = made["value"] - real["value"]
+    low = np.hypot(made["value"] - made["low"], real["high"] - real["value"])
+    high = np.hypot(made["high"] - made["value"], real["value"] - real["low"])
+    return {"gap_low": gap - low, "gap_high": gap + high}
 
 
 def _alike(train: Part, others: Part, most: int, rng: np.random.Generator) -> tuple[Part, Part]:

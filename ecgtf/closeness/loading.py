@@ -43,7 +43,9 @@ def compare_folders(
     held_out, reference = ["test"], test
     if len(test) < LEAST_TEST_RECORDS:
         held_out, reference = ["validation", "test"], joined([part_of(load_arrays(real, "validation", task)), test])
-    if len(synthetic) == 1 and is_external(synthetic[0]):
+    if len(synthetic) > 1 and any(is_external(path) for path in synthetic):
+        raise ValueError("expected one npz file or folder of WFDB records, or data sets; received several of them")
+    if is_external(synthetic[0]):
         made, about_made = read_external(synthetic[0], manifest, task)
     else:
         made, about_made = _read_synthetic(real, synthetic, task, reference)

@@ -27,16 +27,10 @@ class MembershipInference:
     Floors are those of the same attack on real records in place of the synthetic ones, or the level of chance.
     """
 
-    auc: float
-    """`attack_auc`: 0.5 for guesses, 1 if all members are known."""
-    auc_low: float
-    auc_high: float
-    auc_floor: float
-    tpr: float | None
-    """`true_positive_rate` at `false_positive_rate`; None, and the reason in `note`, with too few non-members."""
-    tpr_low: float | None
-    tpr_high: float | None
-    tpr_floor: float | None
+    auc: dict[str, float]
+    """`attack_auc`: 0.5 for guesses, 1 if all members are known. `value`, `low`, `high`, `floor`, `gap_low`, `gap_high`."""
+    tpr: dict[str, float] | None
+    """`true_positive_rate` at `false_positive_rate`, likewise; None, and the reason in `note`, with too few non-members."""
     false_positive_rate: float
     n_members: int
     n_nonmembers: int
@@ -81,15 +75,20 @@ def membership_inference(
         other if other is None else [attack_scores(nearest_distances(side, other, rate), usual) for side, usual in sides]
         for other in (synthetic, control)
     )
+    chance = 0.5, chance_of_finding(len(nonmembers), false_positive_rate)
+    values, drawn = _rates_of(attacked, false_positive_rate), bootstrap(*attacked, false_positive_rate, resamples, seed)
+    floors, floors_drawn = np.array(chance), np.array(chance)[:, None]
+    if tried is not None:  # of the same candidates in each resample
+        floors, floors_drawn = _rates_of(tried, false_positive_rate), bootstrap(*tried, false_positive_rate, resamples, seed)
+    ends, gap_ends = (np.percentile(side, (2.5, 97.5), axis=1).T for side in (drawn, drawn - floors_drawn))
+    auc, tpr = (
+        {"value": value, "low": low, "high": high, "floor": floor, "gap_low": gap_low, "gap_high": gap_high}
+        for value, (low, high), floor, (gap_low, gap_high) in zip(
+            *(side.tolist() for side in (values, ends, floors, gap_ends)), strict=True
+        )
+    )
     note = unresolved(len(nonmembers), false_positive_rate)
-    ends = np.percentile(bootstrap(*attacked, false_positive_rate, resamples, seed), (2.5, 97.5), axis=1).T.tolist()
-    rates: tuple = (None, None, None, None)
-    if not note:
-        chance = chance_of_finding(len(nonmembers), false_positive_rate)
-        floor = chance if tried is None else true_positive_rate(*tried, false_positive_rate)
-        rates = true_positive_rate(*attacked, false_positive_rate), *ends[1], floor
-    areas = attack_auc(*attacked), *ends[0], 0.5 if tried is None else attack_auc(*tried)
-    return MembershipInference(*areas, *rates, false_positive_rate, len(members), len(nonmembers), note)
+    return MembershipInference(auc, None if note else tpr, false_positive_rate, len(members), len(nonmembers), note)
 
 
 def nearest_distances(candidates: np.ndarray, records: np.ndarray, rate: float | None = None) -> np.ndarray:
@@ -168,6 +167,11 @@ def bootstrap(
     sizes = (min(step, resamples - start) for start in range(0, resamples, step))
     allowed = _allowed(len(nonmembers), false_positive_rate)
     return np.concatenate([_rates(*_tables(members, nonmembers, rng, size), allowed) for size in sizes], axis=1)
+
+
+def _rates_of(scores: list[np.ndarray], false_positive_rate: float) -> np.ndarray:
+    """AUC and true-positive rate `(2,)` of the scores of members and of non-members."""
+    return _rates(*_tables(*scores), _allowed(len(scores[1]), false_positive_rate))[:, 0]
 
 
 def _tables(members: np.ndarray, nonmembers: np.ndarray, rng=None, resamples: int = 1) -> list[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,10 +28,13 @@ class Metric(NamedTuple):
     Raises:
         ValueError: with the reason why there is no number.
     """
+    least: float = 0.0
+    most: float = math.inf
+    """What is possible: intervals end there."""
 
 
 def _on_features(function: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[Results], dict]:
-    return lambda results: results.comparison.metric(function, results.features)
+    return lambda results: results.feature_difference(function)
 
 
 class Quantity(NamedTuple):
@@ -71,15 +75,17 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "lower",
             _on_features(lambda real, other: distribution.frechet_distance(real, other).distance),
         ),
-        "mmd_squared": Metric("squared maximum mean discrepancy of features", "", "lower", _on_features(distribution.mmd)),
-        "kid": Metric("kernel distance of features", "", "lower", _on_features(distribution.kid)),
+        "mmd_squared": Metric(
+            "squared maximum mean discrepancy of features", "", "lower", _on_features(distribution.mmd), least=-math.inf
+        ),
+        "kid": Metric("kernel distance of features", "", "lower", _on_features(distribution.kid), least=-math.inf),
         "sliced_wasserstein": Metric(
             "sliced Wasserstein distance of features", "", "lower", _on_features(distribution.sliced_wasserstein)
         ),
-        "precision": Metric("precision", "share", "higher", _neighbourhoods("precision")),
-        "recall": Metric("recall", "share", "higher", _neighbourhoods("recall")),
+        "precision": Metric("precision", "share", "higher", _neighbourhoods("precision"), most=1.0),
+        "recall": Metric("recall", "share", "higher", _neighbourhoods("recall"), most=1.0),
         "density": Metric("density", "", "higher", _neighbourhoods("density")),
-        "coverage": Metric("coverage", "share", "higher", _neighbourhoods("coverage")),
+        "coverage": Metric("coverage", "share", "higher", _neighbourhoods("coverage"), most=1.0),
     },
     "temporal": {
         "autocorrelation_difference": Metric(

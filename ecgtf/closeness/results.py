@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +12,12 @@ import numpy as np
 
 from ecgtf.classifiers.metrics import paired_difference
 from ecgtf.closeness import physiology, temporal, utility
-from ecgtf.closeness.comparison import Comparison
+from ecgtf.closeness.comparison import Comparison, Part
 from ecgtf.closeness.distribution import precision_recall_density_coverage
-from ecgtf.closeness.leaks import Leaks, share_entry
+from ecgtf.closeness.leaks import Leaks, gap_of_intervals, share_entry
 from ecgtf.closeness.measurements import MEASUREMENTS
 from ecgtf.closeness.prediction import predictive_errors
-from ecgtf.manifest import check_no_leak
+from ecgtf.manifest import check_no_leak, hash_id
 from ecgtf.run_folder import Run
 
 if TYPE_CHECKING:
@@ -33,39 +34,68 @@ class Results:
         comparison: What is compared.
         folder: Of the classifiers.
         preset: Their budget.
-        extractor: Run folder of the frozen feature extractor; None for the classifier trained on the real training records.
+        extractor: Run folder of the frozen feature extractor; None for one that is trained on half of the training people.
         quiet: Show no progress.
     """
 
     def __init__(self, comparison: Comparison, folder: Path, preset: str, extractor: Path | None, quiet: bool):
         self.comparison, self.folder, self.preset, self.extractor, self.quiet = comparison, folder, preset, extractor, quiet
-        self.extractor_run = extractor or folder / "trained_on_real"
         self._terms: dict[Callable, dict[str, np.ndarray]] = {}
         self._predicted: dict[str, np.ndarray] = {}
+        self._scores: dict[str, dict] = {}
 
     # -- distribution ---------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def features(self) -> dict[str, np.ndarray]:
-        """Feature vectors of the three parts.
+    def extractor_run(self) -> Path:
+        """Run folder of the frozen feature extractor; by default a classifier trained on half of the training people.
+
+        The other half gives the floors: an extractor knows the records that it was trained on, and sets them apart.
 
         Raises:
-            ValueError: if the extractor was trained on reference records, or a draw has too few records for distances.
+            ValueError: if the given extractor was trained on reference records, or one cannot be trained without labels.
         """
-        size = len(self.comparison.drawn(0)["reference"])
-        if size < LEAST_RECORDS:
-            raise ValueError(
-                f"{size} records of each part fit together; distances of features need at least {LEAST_RECORDS} held-out, "
-                "training and synthetic records of common classes"
-            )
         if self.extractor is not None:
             check_no_leak(Run.load(self.extractor).trained_on(), self.comparison.reference.ids)
-        return utility.feature_vectors(self.extractor or self.run("real"), self.comparison)
+            return self.extractor
+        seen, _ = self.comparison.train.split_people(0.5, np.random.default_rng(self.comparison.seed))
+        return self._trained(seen, "extractor").folder
+
+    @cached_property
+    def seen_from_outside(self) -> Comparison:
+        """The comparison with those training records alone that the extractor was not trained on.
+
+        Raises:
+            ValueError: as `extractor_run`, or if a draw has too few records for distances of features.
+        """
+        known = set(Run.load(self.extractor_run).trained_on())
+        unseen = np.flatnonzero([hash_id(name) not in known for name in self.comparison.train.ids])
+        found = replace(self.comparison, train=self.comparison.train.take(unseen))
+        size = len(found.drawn(0)["reference"])
+        if size < LEAST_RECORDS:
+            raise ValueError(
+                f"{size} records of each part fit together; distances of features need at least {LEAST_RECORDS} held-out and "
+                "synthetic records, and training records that the extractor was not trained on, of common classes"
+            )
+        return found
+
+    @cached_property
+    def features(self) -> dict[str, np.ndarray]:
+        """Feature vectors of the three parts of `seen_from_outside`.
+
+        Raises:
+            ValueError: as `seen_from_outside`.
+        """
+        return utility.feature_vectors(self.extractor_run, self.seen_from_outside)
+
+    def feature_difference(self, function: Callable[[np.ndarray, np.ndarray], float]) -> dict:
+        """A distance of features."""
+        return self.seen_from_outside.metric(function, self.features)
 
     @cached_property
     def neighbourhoods(self) -> dict[str, dict]:
         """Precision, recall, density and coverage."""
-        return self.comparison.metrics(lambda a, b: precision_recall_density_coverage(a, b)._asdict(), self.features)
+        return self.seen_from_outside.metrics(lambda a, b: precision_recall_density_coverage(a, b)._asdict(), self.features)
 
     # -- time and frequency ---------------------------------------------------------------------------------------------------
 
@@ -123,9 +153,10 @@ class Results:
         return self.comparison.metric(by_class, columns)
 
     def without_beats(self) -> dict:
-        """Share of records without a measurable rhythm; the floor is that of the reference."""
-        made, real = (self.measured[name].without_beats for name in ("synthetic", "reference"))
-        return share_entry(made.mean(), len(made), floor=real.mean())
+        """Share of the records of a draw without a measurable rhythm."""
+        rows = self.comparison.drawn(0)
+        made, real = (self.measured[name].without_beats[rows[name]] for name in ("synthetic", "train"))
+        return share_entry(made.mean(), len(made), real.mean(), len(real))
 
     def lead_inconsistency(self) -> dict:
         """Departure from the limb-lead equations, on average over the four."""
@@ -143,60 +174,75 @@ class Results:
 
     # -- utility --------------------------------------------------------------------------------------------------------------
 
+    def _trained(self, part: Part, name: str, origin: bool = False) -> Run:
+        """The run `name` of a classifier trained on these records.
+
+        Raises:
+            ValueError: if the records have no labels.
+        """
+        if part.labels is None:
+            raise ValueError("records without labels train no classifier: evaluate data sets, or give an --extractor")
+        return utility.budgeted_classifier(part, self.comparison, self.folder / name, self.preset, self.quiet, origin=origin)
+
     def run(self, trained_on: str) -> Path:
         """Run folder of the classifier trained on `real`, `synthetic` or `both` kinds of records; trained when first asked for.
 
         Raises:
-            ValueError: if the records have no labels, or classes without synthetic records.
+            ValueError: if the records have no labels, or some of its classes are in the real records only.
         """
         comparison = self.comparison
-        if comparison.task is None:
-            raise ValueError("arrays without labels train no classifier: evaluate data sets, or give an --extractor")
-        if trained_on == "real":
-            part = comparison.train
-        else:
-            if comparison.synthetic.labels is None:
-                raise ValueError("the synthetic records have no labels")
-            missing = comparison.about["synthetic"]["without_records_of"]
-            if missing:
-                raise ValueError(f"no synthetic records of {', '.join(missing)}")
+        part = comparison.train
+        if trained_on != "real":
+            self._check_classes()
             part = comparison.synthetic
         if trained_on == "both":
             part = utility.mixed(comparison.train, part, comparison.task.multi_label, comparison.seed)
-        folder = self.folder / f"trained_on_{trained_on}"
-        return utility.budgeted_classifier(part, comparison, folder, self.preset, self.quiet).folder
+        return self._trained(part, f"trained_on_{trained_on}").folder
+
+    def _check_classes(self) -> None:
+        if self.comparison.synthetic.labels is None:
+            raise ValueError("the synthetic records have no labels")
+        missing = self.comparison.about["synthetic"]["without_records_of"]
+        if missing:
+            raise ValueError(f"no synthetic records of {', '.join(missing)}")
 
     def predicted(self, way: str) -> np.ndarray:
-        """Probabilities of the tested records in one of the ways `trtr`, `tstr`, `trts`, `tr_plus_s`."""
+        """Probabilities of the tested records in one of `WAYS`."""
         if way not in self._predicted:
             trained_on, tested_on = WAYS[way]
-            part = getattr(self.comparison, tested_on)
-            if part.labels is None:
-                raise ValueError("the synthetic records have no labels")
-            self._predicted[way] = utility.probabilities(self.run(trained_on), part.signals)
+            if tested_on == "synthetic":
+                self._check_classes()
+            self._predicted[way] = utility.probabilities(self.run(trained_on), getattr(self.comparison, tested_on).signals)
         return self._predicted[way]
 
     def scores(self, way: str) -> dict:
         """`classification_metrics` of one of `WAYS`."""
-        comparison = self.comparison
-        part, predicted = getattr(comparison, WAYS[way][1]), self.predicted(way)
-        return utility.scores(part, predicted, comparison.classes, comparison.task.multi_label, comparison.seed)
+        if way not in self._scores:
+            comparison = self.comparison
+            part, predicted = getattr(comparison, WAYS[way][1]), self.predicted(way)
+            task = comparison.task
+            self._scores[way] = utility.scores(part, predicted, task.classes, task.multi_label, comparison.seed)
+        return self._scores[way]
 
     def auroc(self, way: str) -> dict:
         """Macro-AUROC of one of `WAYS` with its bootstrap interval; the floor is what training on real records gives."""
-        entry = self.scores(way)["macro_auroc"] | {"floor": self.scores("trtr")["macro_auroc"]["value"]}
-        if WAYS[way][1] == "reference" and way != "trtr":
-            labels, seed = self.comparison.reference.labels, self.comparison.seed
-            gap = paired_difference(labels, self.predicted(way), self.predicted("trtr"), seed=seed)
-            entry |= {"gap_low": gap["low"], "gap_high": gap["high"]}
-        return entry
+        entry, real = (self.scores(one)["macro_auroc"] for one in (way, "trtr"))
+        if way == "trtr":
+            return entry | {"floor": None}
+        if WAYS[way][1] == "reference":
+            gap = paired_difference(
+                self.comparison.reference.labels, self.predicted(way), self.predicted("trtr"), seed=self.comparison.seed
+            )
+            ends = {"gap_low": gap["low"], "gap_high": gap["high"]}
+        else:
+            ends = gap_of_intervals(entry, real)
+        return entry | {"floor": real["value"]} | ends
 
     def auroc_ratio(self) -> dict:
         """TSTR over TRTR."""
         real, made = self.auroc("trtr")["value"], self.auroc("tstr")
-        ends = {end: None if made[end] is None else made[end] / real for end in ("low", "high")}
-        gaps = {end: None if made[end] is None else made[end] / real for end in ("gap_low", "gap_high")}
-        return {"value": made["value"] / real, "floor": 1.0, **ends, **gaps}
+        ends = {end: None if made[end] is None else made[end] / real for end in ("low", "high", "gap_low", "gap_high")}
+        return {"value": made["value"] / real, "floor": 1.0, **ends}
 
     def discriminative_score(self) -> dict:
         """How well a new classifier tells half of a draw from held-out records; the floor is that of real training records."""
@@ -206,33 +252,26 @@ class Results:
         found = {}
         for name in ("synthetic", "train"):
             sides = comparison.reference.take(rows["reference"]), getattr(comparison, name).take(rows[name])
-            fitted, tried = utility.of_two_origins(*sides)
-            folder = self.folder / f"told_from_{name}"
-            run = utility.budgeted_classifier(fitted, comparison, folder, self.preset, self.quiet, origin=True).folder
-            predicted = utility.probabilities(run, tried.signals)
+            fitted, tried = utility.of_two_origins(*sides, np.random.default_rng(comparison.seed))
+            run = self._trained(fitted, f"told_from_{name}", origin=True)
+            predicted = utility.probabilities(run.folder, tried.signals)
             accuracy = utility.scores(tried, predicted, utility.ORIGINS, False, comparison.seed)["accuracy"]
             found[name] = utility.discriminative_score(*(accuracy[key] for key in ("value", "low", "high")))
-        return found["synthetic"] | {"floor": found["train"]["value"]}
+        made, real = found["synthetic"], found["train"]
+        return made | {"floor": real["value"]} | gap_of_intervals(made, real)
 
     def predictive_score(self) -> dict:
         """Error in held-out records of a predictor fitted to synthetic records; the floor is that fitted to training records."""
-        comparison, rows = self.comparison, self.comparison.drawn(0)
-        tried = comparison.reference.signals
-        made, real = (
-            predictive_errors(getattr(comparison, name).signals[rows[name]], tried) for name in ("synthetic", "train")
+        return self.comparison.metric(
+            lambda tried, fitted: float(predictive_errors(fitted, tried).mean()), self.comparison.signals()
         )
-        entry = {"value": made.mean(), "floor": real.mean()}
-        for prefix, errors in (("", made), ("gap_", made - real)):
-            half = 1.96 * errors.std(ddof=1) / np.sqrt(len(errors))
-            entry |= {f"{prefix}low": errors.mean() - half, f"{prefix}high": errors.mean() + half}
-        return entry
 
     # -- privacy --------------------------------------------------------------------------------------------------------------
 
     @cached_property
     def leaks(self) -> Leaks:
         """What the synthetic records tell of the training records."""
-        return Leaks(self.comparison, lambda: self.features)
+        return Leaks(self.comparison, lambda: (self.seen_from_outside, self.features))
 
 
 WAYS: Mapping[str, tuple[str, str]] = {

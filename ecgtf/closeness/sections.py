@@ -26,7 +26,7 @@ _WAYS = {
 
 
 def sections(results: Results, found: dict) -> list[Section]:
-    """All sections whose numbers there are in `found`; what cannot be drawn is left out, as its metric says why."""
+    """All sections whose numbers there are in `found`; what cannot be drawn says why."""
     groups = {entry["group"] for entry in found["metrics"].values() if entry["value"] is not None}
     made = [_ecgs(results)]
     for group, make in (
@@ -39,8 +39,8 @@ def sections(results: Results, found: dict) -> list[Section]:
         if group in groups:
             try:
                 made.append(make(results, found))
-            except ValueError:
-                continue
+            except Exception as error:  # no picture may cost the page
+                made.append(Section(f"Pictures of the group {group}", f"Not drawn: {error}"))
     return made
 
 
@@ -58,7 +58,11 @@ def _ecgs(results: Results) -> Section:
         pictures.append(
             (f"{name}: held-out real records on the left, synthetic ones on the right; the first of each set.", alt, figure)
         )
-    text = "A small square is 0.04 s and 0.1 mV. The real records were not seen in the training of the generator."
+    text = "A small square is 0.04 s and 0.1 mV. "
+    if comparison.about["synthetic"]["generator"]:
+        text += "The real records were not seen in the training of the generator."
+    else:
+        text += "Whether a generator saw these real records is not known."
     return Section("Real and synthetic ECGs", text, figures=pictures)
 
 
@@ -126,8 +130,9 @@ def _waveforms(results: Results, found: dict) -> Section:
 
 
 def _maps(results: Results, found: dict) -> Section:
-    comparison, rows = results.comparison, results.comparison.drawn(0)
-    sides = {name: rows[name][:: max(1, len(rows[name]) // _MOST_POINTS)] for name in ("reference", "synthetic")}
+    comparison = results.seen_from_outside
+    rows = comparison.drawn(0)
+    sides = {name: rows[name][:: -(-len(rows[name]) // _MOST_POINTS)] for name in ("reference", "synthetic")}
     real, made = (results.features[name][chosen] for name, chosen in sides.items())
     numbers = [comparison.stratum(name)[chosen].astype(int) for name, chosen in sides.items()]
     classes = comparison.classes if any(part.any() for part in numbers) else ("all",)
@@ -168,7 +173,7 @@ def _tsne(real: np.ndarray, made: np.ndarray, seed: int) -> tuple[np.ndarray, np
 
 
 def _scores(results: Results, found: dict) -> Section:
-    scores, classes = found["scores"], results.comparison.classes
+    scores, classes = found.get("scores", {}), results.comparison.classes
     ways = [way for way in _WAYS if way in scores]
     if not ways:
         raise ValueError("no classifier was trained")

@@ -18,15 +18,14 @@ def metrics_table(content: dict) -> str:
         if entry["value"] is None:
             lines.append(f"  {entry['label']:{width}s} not computed: {entry['reason']}")
             continue
-        interval = "" if entry["low"] is None else f"{number(entry['low'])} to {number(entry['high'])}"
-        lines.append(
-            f"  {entry['label']:{width}s}{number(entry['value']):>10s}  {interval:^21s}{number(entry['floor']):>10s} {entry['unit']:9s} "
-            + ("worse than the floor" if entry["worse"] else "")
-        )
+        value, floor = (f"{three_digits(entry[key]):>10s}" for key in ("value", "floor"))
+        interval = "" if entry["low"] is None else f"{three_digits(entry['low'])} to {three_digits(entry['high'])}"
+        verdict = "worse than the floor" if entry["worse"] else ""
+        lines.append(f"  {entry['label']:{width}s}{value}  {interval:^21s}{floor} {entry['unit']:9s} {verdict}")
     return "\n".join(line.rstrip() for line in lines)
 
 
-def number(value: float | None) -> str:
+def three_digits(value: float | None) -> str:
     """Three significant digits, or a dash."""
     if value is None:
         return "-"

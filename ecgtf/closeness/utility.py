@@ -2,8 +2,8 @@
 
 The four ways of Esteban et al. (2017): trained and tested on real records (TRTR), trained on synthetic and tested on real (TSTR),
 trained on real and tested on synthetic (TRTS), trained on both and tested on real (TR+S). All classifiers have the same network,
-number of steps and rule for choosing weights (a held-out tenth of their own training records). The one trained on real records is
-also the frozen feature extractor of the distribution metrics.
+number of steps and rule for choosing weights (a held-out tenth of their own training records). One more, trained on half of the
+training people, is the frozen feature extractor of the distribution metrics.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def budgeted_classifier(
         "leads": list(comparison.leads),
         "sampling_rate": comparison.rate,
         "samples": part.signals.shape[1],
-        "data": [hash_id("\n".join(part.ids)), len(part)],
+        "data": [part.digest(), len(part)],
     }
     run = Run.open(folder, config, resume=True)
     if run.finished:
@@ -70,15 +70,16 @@ def mixed(real: Part, synthetic: Part, multi_label: bool, seed: int) -> Part:
     return real.plus(_part(mix_examples(_examples(real), _examples(synthetic), 1.0, multi_label, seed)))
 
 
-def of_two_origins(real: Part, other: Part) -> tuple[Part, Part]:
-    """Two sets of equally many records as the discriminative score takes them: half of each to train on, half to test on.
+def of_two_origins(real: Part, other: Part, rng: np.random.Generator) -> tuple[Part, Part]:
+    """Two sets as the discriminative score takes them: records of half of the people to train on, of the others to test on.
 
-    Labels say which set a record is of.
+    Both hold equally many records of either origin; labels say of which each is.
     """
     halves = []
-    for half in (0, 1):
-        sides = [Part(side.signals[half::2], None, side.ids[half::2]) for side in (real, other)]
-        labels = np.repeat(np.eye(2, dtype=np.float32), [len(side) for side in sides], axis=0)
+    for sides in zip(real.split_people(0.5, rng), other.split_people(0.5, rng), strict=True):
+        size = min(map(len, sides))
+        sides = [side.take(rng.permutation(len(side))[:size]) for side in sides]
+        labels = np.repeat(np.eye(2, dtype=np.float32), size, axis=0)
         ids = [f"{name}/{id_}" for name, side in zip(ORIGINS, sides, strict=True) for id_ in side.ids]
         halves.append(Part(np.concatenate([side.signals for side in sides]), labels, ids))
     return halves[0], halves[1]
@@ -93,7 +94,10 @@ def discriminative_score(accuracy: float, low: float | None, high: float | None)
 
 
 def feature_vectors(run: Path, comparison: Comparison) -> dict[str, np.ndarray]:
-    """Features of the three parts from a frozen classifier, on the (at most 64) principal axes of the training records.
+    """Features of the three parts from a frozen classifier, on the principal axes of held-out and training records.
+
+    There are `MOST_FEATURES` at most, and no more than a sixth of the records of a draw: half-samples of it still have three records
+    for each.
 
     Raises:
         ValueError: if the classifier takes signals of another shape.
@@ -104,9 +108,10 @@ def feature_vectors(run: Path, comparison: Comparison) -> dict[str, np.ndarray]:
     if shape != expected:
         raise ValueError(f"the feature extractor {run} takes signals of shape {expected}, received {shape}")
     raw = {name: features(model, signals).astype(np.float64) for name, signals in comparison.signals().items()}
-    size = max(2, min(MOST_FEATURES, raw["train"].shape[1], len(comparison.reference) // 3))
-    centre = raw["train"].mean(axis=0)
-    axes = np.linalg.svd(raw["train"] - centre, full_matrices=False)[2][:size].T
+    size = max(2, min(MOST_FEATURES, raw["train"].shape[1], len(comparison.drawn(0)["reference"]) // 6))
+    real = np.concatenate([raw["train"], raw["reference"]])
+    centre = real.mean(axis=0)
+    axes = np.linalg.svd(real - centre, full_matrices=False)[2][:size].T
     return {name: (values - centre) @ axes for name, values in raw.items()}
 
 

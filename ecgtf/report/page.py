@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecgtf.atomic import write_atomically
+from ecgtf.closeness.table import three_digits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -143,7 +144,9 @@ def _by_group(metrics: dict[str, dict]) -> list[tuple[str, list[dict]]]:
         if numbers["value"] is None:
             row["reason"] = entry.get("reason", "no number was given")
         else:
-            row |= {key: _number(number) for key, number in numbers.items()} | {"plot": _plot(numbers)}
+            row |= {key: "" if known is None else three_digits(known) for key, known in numbers.items()} | {
+                "plot": _plot(numbers)
+            }
             row |= {"spoken": _spoken(row), "worse": entry.get("worse"), "verdict": _VERDICT[entry.get("worse")]}
         groups.setdefault(_GROUPS.get(entry["group"], entry["group"]), []).append(row)
     return list(groups.items())
@@ -173,12 +176,6 @@ def _spoken(row: dict) -> str:
     if row["low"] and row["high"]:
         words += f", interval {row['low']} to {row['high']}"
     return words + (f", floor {row['floor']}" if row["floor"] else ", no floor")
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def _flat(content: dict, before: str = "") -> list[tuple[str, str]]:
