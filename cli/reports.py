@@ -29,7 +29,7 @@ def evaluate(
     extractor: Annotated[
         Path | None,
         typer.Option(
-            help="Run of a classifier that gives the features, such as a report's trained_on_real. [default: one is trained]"
+            help="Run of a classifier that gives the features, such as a report's folder extractor. [default: one is trained]"
         ),
     ] = None,
     preset: Annotated[str, typer.Option(help="Budget of the classifiers: tiny, small, base or paper.")] = "small",

@@ -111,16 +111,17 @@ def test_the_floor_is_made_of_records_that_the_extractor_never_saw(results):
     assert len(results.features["train"]) == 60
 
 
-def test_too_few_records_support_no_distance_of_features(comparison):
+def test_too_few_records_support_no_distance_of_features(comparison, tmp_path):
     few = replace(comparison, reference=comparison.reference.take(np.arange(40)))
-    results = Results(few, Path("unused"), "tiny", None, True)
+    results = Results(few, tmp_path, "tiny", None, True)
     for number in (lambda: results.features, results.discriminative_score):
         with pytest.raises(ValueError, match="40 records of each part fit together"):
             number()
 
 
-def test_classes_without_synthetic_records_are_named(comparison):
-    results = Results(replace(comparison, about={"synthetic": {"without_records_of": ["AFIB"]}}), Path("x"), "tiny", None, True)
+def test_classes_without_synthetic_records_are_named(comparison, tmp_path):
+    lacking = replace(comparison, about={"synthetic": {"without_records_of": ["AFIB"]}})
+    results = Results(lacking, tmp_path, "tiny", None, True)
     with pytest.raises(ValueError, match="no synthetic records of AFIB"):
         results.auroc("tstr")
 
