@@ -143,7 +143,7 @@ def test_what_is_worse_and_what_is_missing_is_said_first(page):
     text = re.sub(r"\s+", " ", page.read_text())
     assert "<strong>2</strong> of 2 metrics" in text
     assert "▲ worse" in text
-    assert "<strong>No synthetic records of A&lt;F</strong>: nothing below is about this class." in text
+    assert "<strong>No synthetic records of A&lt;F</strong>: distances leave this class out." in text
     assert text.index("No synthetic records") < text.index("<h2")
 
 

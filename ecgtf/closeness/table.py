@@ -8,7 +8,7 @@ def metrics_table(content: dict) -> str:
     lines = []
     missing = content["synthetic"]["without_records_of"]
     if missing:
-        lines.append(f"no synthetic records of {', '.join(missing)}: nothing here is about them")
+        lines.append(f"no synthetic records of {', '.join(missing)}: distances leave them out")
     group = None
     width = max(len(entry["label"]) for entry in content["metrics"].values())
     for entry in content["metrics"].values():
