@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ecgtf.classifiers import KINDS
 from ecgtf.cli import defaults
 from ecgtf.cli.options import (
     AllowEmpty,
@@ -39,9 +40,11 @@ from ecgtf.cli.options import (
 )
 from ecgtf.cli.quiet import import_tensorflow
 
+_KINDS = f"{', '.join(KINDS[:-1])} or {KINDS[-1]}"
+
 
 def train_classifier(
-    kind: Annotated[str, typer.Argument(help="Which network: resnet1d.")] = "resnet1d",
+    kind: Annotated[str, typer.Argument(help=f"Which network: {_KINDS}.")] = "resnet1d",
     data: Data = None,
     synthetic: Synthetic = None,
     synthetic_ratio: Annotated[float, typer.Option(min=0, help="Synthetic records for each real one.")] = 1.0,
@@ -112,7 +115,7 @@ def finetune(
     ] = False,
     test_data: TestData = None,
     out: Annotated[Path, typer.Option(file_okay=False, help="Run folder.")] = defaults.RUNS / "finetuned",
-    kind: Annotated[str, typer.Option(help="Network: resnet1d.")] = "resnet1d",
+    kind: Annotated[str, typer.Option(help=f"Network: {_KINDS}.")] = "resnet1d",
     task: TaskName = "rhythm7",
     preset: Preset = "small",
     mode: Annotated[str, typer.Option(help="unfreeze (the head first, then everything) or full.")] = "unfreeze",

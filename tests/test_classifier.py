@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from ecgtf.classifiers import KINDS
 from ecgtf.classifiers.classifier import train_classifier
 from ecgtf.classifiers.examples import Examples, mix, read_examples, read_splits, share, training_batches
 from ecgtf.classifiers.fitting import _loss, fit_classifier
@@ -247,7 +248,7 @@ def test_test_records_that_a_generator_saw_are_refused(tmp_path, real, make_data
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "resnet2d"}, "unknown classifier 'resnet2d'; expected one of resnet1d"),
+        ({"kind": "resnet2d"}, "unknown classifier 'resnet2d'; expected one of resnet1d, inception_time, xresnet1d"),
         ({"preset": "huge"}, "unknown preset"),
         ({"balance": 2.0}, "balance between 0 and 1"),
         ({"class_weights": "auto"}, "'balanced' or None"),
@@ -284,6 +285,18 @@ def test_starting_from_a_run_replaces_the_head_where_classes_differ(tmp_path, re
     assert moved.config["seen_beyond_real_frac"] == 42 - 7 * 2  # the run saw the whole training split
 
 
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_every_kind_is_trained_saved_and_fine_tuned_with_a_new_head(tmp_path, real, kind):
+    first = train_classifier(kind, real, tmp_path / "c", task="rhythm4", **QUICK | {"steps": 3})
+    tuned = finetune(real, tmp_path / "f", from_run=first.folder, task="rhythm7", real_frac=0.5, **QUICK | {"steps": 5})
+    assert tuned.config["kind"] == kind
+    model = load_classifier(tuned)
+    assert model.get_layer("logits").classes == get_task("rhythm7").classes
+    stages = {row.split(",")[0] for row in (tuned.folder / "log.csv").read_text().splitlines()[1:]}
+    assert stages == {"head", "finetune"}
+    assert any(layer.weights for layer in model.layers if layer.name != "logits" and layer.trainable)  # thawed again
+
+
 def test_a_run_that_does_not_fit_is_refused(tmp_path, real, run):
     other = Run.open(tmp_path / "other", {"command": "train-generator"})
     with pytest.raises(ValueError, match="run of train-generator; expected a run of train-classifier"):
@@ -294,6 +307,7 @@ def test_a_run_that_does_not_fit_is_refused(tmp_path, real, run):
 
 def test_two_replicas_train_and_predict(tmp_path, real):
     code = f"""
+from ecgtf.classifiers import KINDS
 from ecgtf.classifiers.classifier import train_classifier
 run = train_classifier("resnet1d", {str(real)!r}, {str(tmp_path / "r")!r}, preset="tiny", steps=4, batch_size=8, devices=2,
                        bootstrap=0, quiet=True)

@@ -13,7 +13,7 @@ from ecgtf.augment import Augmentation
 from ecgtf.classifiers.examples import Examples, check_fit, counts, lineage, mix, names_of, read_examples, read_splits
 from ecgtf.classifiers.fitting import AUGMENTATION, check_training, fit_classifier
 from ecgtf.classifiers.metrics import classification_metrics
-from ecgtf.classifiers.networks import PRESETS, check_kind, new_classifier, predict
+from ecgtf.classifiers.networks import check_kind, new_classifier, predict, training_preset
 from ecgtf.dataset import Folders, Manifest, check_no_leak, combined_manifest, hash_id
 from ecgtf.run_folder import Run
 from ecgtf.tasks import Task, check_classes, get_task
@@ -94,7 +94,7 @@ def train_classifier(
     task = get_task(task)
     check_kind(kind, preset)
     check_limits(learning_rate, max_minutes)
-    settings = PRESETS[preset] | {
+    settings = training_preset(kind, preset) | {
         name: value for name, value in (("batch_size", batch_size), ("learning_rate", learning_rate)) if value is not None
     }
     if steps is not None and epochs is not None:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ecgtf.classifiers import resnet1d
+from ecgtf.classifiers import inception_time, resnet1d, xresnet1d
 from ecgtf.classifiers.examples import Examples
 from ecgtf.run_folder import Run
 
@@ -17,8 +17,10 @@ _AT_A_TIME = 2048  # records: 100 MB for 10 s of 12 leads at 100 Hz
 
 BUILDERS: dict[str, tuple[Callable[..., keras.Model], dict[str, dict]]] = {
     "resnet1d": (resnet1d.resnet1d, resnet1d.PRESETS),
+    "inception_time": (inception_time.inception_time, inception_time.PRESETS),
+    "xresnet1d": (xresnet1d.xresnet1d, xresnet1d.PRESETS),
 }
-"""Kind of network: its builder and the builder's options by preset."""
+"""Kind of network, as in `KINDS`: its builder and the builder's options by preset."""
 
 PRESETS = {
     "tiny": {"steps": 100, "batch_size": 16, "learning_rate": 5e-3},
@@ -26,7 +28,11 @@ PRESETS = {
     "base": {"steps": 6_000, "batch_size": 64, "learning_rate": 2e-3},
     "paper": {"steps": 20_000, "batch_size": 128, "learning_rate": 1e-3},
 }
-"""Lengths of the training, the same for every kind; the sizes of the networks are the builder's."""
+"""Lengths of the training by preset; the sizes of the networks are the builder's."""
+
+LEARNING_RATES = {"xresnet1d": {"small": 5e-3, "base": 5e-3, "paper": 1e-2}}
+"""Kinds whose learning rates differ from those of `PRESETS`: at 2e-3, the small xresnet1d is not done after 600 steps. The rate of
+`paper` is the benchmark's."""
 
 
 def new_classifier(
@@ -87,6 +93,11 @@ def classifier_run(run: str | Path | Run) -> Run:
     if not run.finished:
         raise ValueError(f"the training in {run.folder} has not come to its end; go on with --resume")
     return run
+
+
+def training_preset(kind: str | None, preset: str) -> dict:
+    """Steps, batch size and learning rate of a training of this kind of network."""
+    return PRESETS[preset] | {"learning_rate": LEARNING_RATES.get(kind, {}).get(preset, PRESETS[preset]["learning_rate"])}
 
 
 def check_kind(kind: str, preset: str) -> None:

@@ -1,11 +1,13 @@
-"""The residual network for time series of Wang, Yan & Oates 2017, and the head that every classifier here ends in."""
+"""The residual network for time series of Wang, Yan & Oates 2017."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import keras
-from keras import layers, ops
+from keras import layers
+
+from ecgtf.classifiers.parts import batch_norm, check_options, normalised_input, strided_stem, with_head
 
 PRESETS = {
     "tiny": {"width": 8, "stride": 8},
@@ -14,33 +16,6 @@ PRESETS = {
     "paper": {"width": 64, "stride": 1, "dropout": 0.0},
 }
 """Sizes from a demo's to the paper's: `small` is for two CPU cores, `base` for a GPU."""
-
-
-@keras.saving.register_keras_serializable(package="ecgtf")
-class LogitsHead(layers.Dense):
-    """The last layer of a classifier: a logit for each class, and what they mean, saved with the model.
-
-    Args:
-        classes: Names of the classes, in the order of the logits.
-        multi_label: Whether each logit stands by itself (sigmoid) or all compete (softmax).
-
-    Call arguments:
-        features: `(batch, features)`. Returns float32 logits `(batch, classes)` under any precision policy.
-    """
-
-    def __init__(self, classes: Sequence[str], multi_label: bool, name: str = "logits", **kwargs):
-        kwargs.pop("units", None)  # the saved configuration of `Dense` holds it; it is the number of classes
-        super().__init__(len(classes), name=name, **{"dtype": "float32", **kwargs})
-        self.classes = tuple(classes)
-        self.multi_label = bool(multi_label)
-
-    def probabilities(self, logits):
-        """Probabilities of logits `(batch, classes)`: sigmoid for multi-label tasks, softmax otherwise."""
-        return ops.sigmoid(logits) if self.multi_label else ops.softmax(logits, axis=-1)
-
-    def get_config(self) -> dict:
-        """What `from_config` needs."""
-        return super().get_config() | {"classes": list(self.classes), "multi_label": self.multi_label}
 
 
 def resnet1d(
@@ -78,23 +53,13 @@ def resnet1d(
     Raises:
         ValueError: if the statistics do not fit the leads or an option is out of range.
     """
-    _, leads = input_shape
-    if len(mean) != leads or len(std) != leads:
-        raise ValueError(f"expected a mean and a std for each of the {leads} leads, received {len(mean)} and {len(std)}")
-    if width < 1 or stride < 1 or not 0 <= dropout < 1:
-        raise ValueError(f"expected width and stride >= 1 and 0 <= dropout < 1, received {width}, {stride} and {dropout}")
-
-    inputs = keras.Input(input_shape, name="signal")
-    x = layers.Normalization(mean=list(mean), variance=[s * s for s in std], name="normalise")(inputs)
-    if stride > 1:
-        x = layers.Conv1D(width, 2 * stride, strides=stride, padding="same", use_bias=False, name="stem")(x)
-        x = layers.Activation("relu", name="stem_relu")(_batch_norm("stem_norm")(x))
+    check_options(dropout, width=width, stride=stride)
+    inputs, x = normalised_input(input_shape, mean, std)
+    x = strided_stem(x, width, stride)
     for number, filters in enumerate((width, 2 * width, 2 * width), start=1):
         x = _residual_block(x, filters, f"block{number}")
     x = layers.GlobalAveragePooling1D(name="features", dtype="float32")(x)
-    if dropout:
-        x = layers.Dropout(dropout, name="dropout")(x)
-    return keras.Model(inputs, LogitsHead(classes, multi_label)(x), name=name)
+    return with_head(inputs, x, classes, multi_label, dropout=dropout, name=name)
 
 
 def _residual_block(x, filters: int, name: str):
@@ -102,15 +67,10 @@ def _residual_block(x, filters: int, name: str):
     shortcut = x
     if x.shape[-1] != filters:
         shortcut = layers.Conv1D(filters, 1, padding="same", use_bias=False, name=f"{name}_shortcut")(x)
-    shortcut = _batch_norm(f"{name}_shortcut_norm")(shortcut)
+    shortcut = batch_norm(f"{name}_shortcut_norm")(shortcut)
     for step, kernel in enumerate((8, 5, 3), start=1):
         x = layers.Conv1D(filters, kernel, padding="same", use_bias=False, name=f"{name}_conv{step}")(x)
-        x = _batch_norm(f"{name}_norm{step}")(x)
+        x = batch_norm(f"{name}_norm{step}")(x)
         if step < 3:
             x = layers.Activation("relu", name=f"{name}_relu{step}")(x)
     return layers.Activation("relu", name=f"{name}_relu3")(layers.Add(name=f"{name}_add")([x, shortcut]))
-
-
-def _batch_norm(name: str) -> layers.Layer:
-    # 0.9 rather than Keras's 0.99: a run on a few hundred records has too few steps for slow averages to settle.
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)

@@ -22,8 +22,8 @@ from ecgtf.classifiers.examples import (
 )
 from ecgtf.classifiers.fitting import AUGMENTATION, check_training, fit_classifier
 from ecgtf.classifiers.metrics import classification_metrics
-from ecgtf.classifiers.networks import PRESETS, check_kind, classifier_run, load_classifier, new_classifier, predict
-from ecgtf.classifiers.resnet1d import LogitsHead
+from ecgtf.classifiers.networks import check_kind, classifier_run, load_classifier, new_classifier, predict, training_preset
+from ecgtf.classifiers.parts import LogitsHead
 from ecgtf.dataset import Folders, check_no_leak, combined_manifest, hash_id
 from ecgtf.run_folder import Run
 from ecgtf.tasks import Task, check_classes, get_task
@@ -111,7 +111,8 @@ def finetune(
         raise ValueError("give synthetic data to pre-train on or a run to start from, not both")
     start = None if from_run is None else classifier_run(from_run)
     manifest = combined_manifest(data)
-    lengths = PRESETS[preset]
+    kind = kind if start is None else start.config.get("kind")
+    lengths = training_preset(kind, preset)
     fresh = start is None and synthetic is None
     steps = steps or max(1, lengths["steps"] // (1 if fresh else 2))
     pretrain_steps = pretrain_steps or lengths["steps"]
@@ -119,7 +120,7 @@ def finetune(
     learning_rate = learning_rate or lengths["learning_rate"] / (1 if fresh else 4)
     config = {
         "command": "finetune",
-        "kind": kind if start is None else start.config.get("kind"),
+        "kind": kind,
         "data": names_of(data),
         "real_frac": real_frac,
         "synthetic": names_of(synthetic),
