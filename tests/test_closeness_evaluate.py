@@ -212,16 +212,28 @@ def test_numbers_of_other_records_are_not_taken_for_these(people, tmp_path, monk
         patched.setattr("ecgtf.closeness.contents.write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             evaluate(real, made, groups=["temporal"], out=out)
+    with pytest.raises(ValueError, match=r"unfinished report of other records or settings \(records\); use --overwrite"):
+        evaluate(real, other, groups=["temporal"], out=out)
     fresh = evaluate(real, other, groups=["temporal"])["metrics"]["marginal_difference"]
-    assert evaluate(real, other, groups=["temporal"], out=out)["metrics"]["marginal_difference"] == fresh
+    assert evaluate(real, other, groups=["temporal"], out=out, overwrite=True)["metrics"]["marginal_difference"] == fresh
 
 
-def test_an_unfinished_report_of_other_settings_is_computed_anew(small_dataset, synthetic, tmp_path):
-    made, out = synthetic(), tmp_path / "report"
-    out.mkdir()
-    (out / UNFINISHED).write_text(json.dumps({"settings": {"seed": 7}, "groups": {"temporal": {"wrong": 1}}}))
-    found = evaluate(small_dataset, made, groups=["temporal"], out=out)
-    assert set(found["metrics"]) == set(METRICS["temporal"])
+def test_an_evaluation_stopped_in_its_first_training_leaves_no_riddle(larger, tmp_path, monkeypatch):
+    """The classifiers that it leaves are of its settings; others are told so before anything is computed."""
+    real, made = larger
+    out = tmp_path / "report"
+
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ecgtf.closeness.utility.fit_classifier", stop)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(real, made, groups=["distribution"], preset="tiny", out=out)
+    with pytest.raises(ValueError, match=r"other records or settings \(seed\)"):
+        evaluate(real, made, groups=["distribution"], preset="tiny", out=out, seed=1)
+    found = evaluate(real, made, groups=["distribution"], preset="tiny", out=out)
+    assert found["metrics"]["coverage"]["value"] is not None
 
 
 def test_a_metric_that_breaks_says_so_and_the_others_are_there(small_dataset, synthetic, monkeypatch):

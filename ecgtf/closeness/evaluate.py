@@ -105,6 +105,7 @@ def evaluate(
 def compute_metrics(results: Results, groups: Sequence[str], kept: Path, settings: dict, quiet: bool) -> dict[str, dict]:
     """The metrics of all groups; those of groups that are done are kept in the file `kept` and taken from there."""
     done = _read_kept(kept, settings)
+    write_json(kept, {"settings": settings, "groups": done})
     total = sum(len(METRICS[group]) for group in groups)
     with Progress("evaluating", total, "metrics", quiet) as progress:
         number = 0
@@ -122,12 +123,25 @@ def compute_metrics(results: Results, groups: Sequence[str], kept: Path, setting
 
 
 def _read_kept(kept: Path, settings: dict) -> dict[str, dict]:
-    """The groups in an unfinished report of the same settings."""
+    """The groups in an unfinished report of the same settings.
+
+    Raises:
+        ValueError: if it is of other settings: the classifiers beside it are of those, too.
+    """
+    if not kept.exists():
+        return {}
     try:
         content = json.loads(kept.read_text())
-    except (OSError, json.JSONDecodeError):
-        return {}
-    return content["groups"] if content.get("settings") == json.loads(json.dumps(settings)) else {}
+    except json.JSONDecodeError:
+        content = {}
+    there, asked = content.get("settings", {}), json.loads(json.dumps(settings))
+    other = sorted(name for name in asked if there.get(name) != asked[name])
+    if other:
+        raise ValueError(
+            f"{kept.parent} holds an unfinished report of other records or settings ({', '.join(other)}); "
+            "use --overwrite to replace it, or name another --out"
+        )
+    return content["groups"]
 
 
 def metric_entry(results: Results, metric: Metric) -> dict:
