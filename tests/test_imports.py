@@ -153,7 +153,9 @@ def test_pandas_stays_in_data_prep():
 
 
 def test_networks_know_no_schedule_sampler_or_data_set():
-    networks = "generators.diffwave generators.time_diffusion classifiers.resnet1d classifiers.inception_time"
+    networks = (
+        "generators.diffwave generators.time_diffusion classifiers.resnet1d classifiers.inception_time classifiers.xresnet1d"
+    )
     for module in filter(MODULES.__contains__, networks.split()):
         strangers = f"{DATA.removeprefix('ecg ')} generators.schedules generators.samplers classifiers.classifier"
         assert not {name for name in ours(imports(MODULES[module])) if within(name, strangers)}, module

@@ -37,9 +37,9 @@ def inception_time(
     By default it is the network of Ismail Fawaz et al., "InceptionTime: Finding AlexNet for Time Series Classification" (Data
     Mining and Knowledge Discovery 34, 2020), section 3.1, as in its published code: six modules of 32 filters 40, 20 and 10
     samples long, and a shortcut over every three modules. Its batch normalisation follows the batches faster than the
-    published one (momentum 0.9 in place of 0.99). The paper calls the mean of five such networks, started from different
-    weights, InceptionTime; this is one of them: train five runs with five seeds for the ensemble. A stride puts a strided
-    convolution in front, which makes everything behind it `stride` times cheaper.
+    published one (momentum 0.9 in place of 0.99, epsilon 1e-5 in place of 1e-3). The paper calls the mean of five such
+    networks, started from different weights, InceptionTime; this is one of them: train five runs with five seeds for the
+    ensemble. A stride puts a strided convolution in front, which makes everything behind it `stride` times cheaper.
 
     Args:
         input_shape: `(time, leads)`.
