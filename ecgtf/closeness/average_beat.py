@@ -10,7 +10,9 @@ from scipy.fft import irfft, next_fast_len, rfft
 GRID = 500.0
 """Samples per second of an average beat, whatever the record's own rate."""
 
-_FLAT = 0.02  # mV: a lead whose whole range is smaller holds no ECG
+FLAT = 0.02
+"""mV: a lead whose whole range is smaller holds no ECG."""
+
 _BEFORE, _AFTER = 0.40, 0.70  # s about the R peak; never more than one interval between beats
 _ALIGN, _REACH = 0.10, 0.04  # s about the R peak that are compared, and by which a beat may move
 _ALIKE = 0.85  # correlation of the QRS complexes of two beats of one kind
@@ -49,7 +51,7 @@ def average_beat(signal: np.ndarray, peaks: np.ndarray, rate: float) -> AverageB
     """
     signal = np.asarray(signal, np.float32)
     usable = np.isfinite(signal).all(axis=0)
-    usable &= np.ptp(np.where(usable, signal, 0.0), axis=0) > _FLAT if len(signal) else False
+    usable &= np.ptp(np.where(usable, signal, 0.0), axis=0) > FLAT if len(signal) else False
     if len(peaks) < 2 or not usable.any():
         return None
     fine = _resample(signal[:, usable], rate)

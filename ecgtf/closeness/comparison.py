@@ -155,7 +155,7 @@ class Comparison:
             ]
             for first, last, part in ((0, DRAWS, 1.0), (DRAWS, DRAWS + HALVES, 0.5))
         )
-        return {name: _summary(*([(a[name], b[name]) for a, b in pairs] for pairs in (draws, halves))) for name in draws[0][0]}
+        return {name: summary(*([(a[name], b[name]) for a, b in pairs] for pairs in (draws, halves))) for name in draws[0][0]}
 
     def parts(self) -> dict[str, Part]:
         """The three parts by name."""
@@ -176,7 +176,7 @@ class Comparison:
         ]
 
 
-def _summary(draws: list[tuple[float, float]], halves: list[tuple[float, float]]) -> dict:
+def summary(draws: list[tuple[float, float]], halves: list[tuple[float, float]]) -> dict:
     """The entry of a metric from its (value, floor) in draws and in half-samples; draws without a number are left out."""
     draws, halves = (np.array([pair for pair in pairs if np.isfinite(pair).all()]).reshape(-1, 2) for pairs in (draws, halves))
     if not len(draws):

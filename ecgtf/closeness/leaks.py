@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from ecgtf.closeness import privacy
-from ecgtf.closeness.comparison import DRAWS, HALVES, Comparison, Part, interval
+from ecgtf.closeness.comparison import DRAWS, HALVES, Comparison, Part, summary
 from ecgtf.closeness.membership import MembershipInference, membership_inference
 
 MOST_FOR_COPIES = 1000
@@ -56,23 +56,29 @@ class Leaks:
 
     def share_closer_to_train(self) -> dict:
         """Share nearer (in features) to the training than to the held-out set; the floor takes held-out records."""
-        return self._of_neighbours(lambda found: found.share_closer_to_train)
+        return self._of_neighbours["share"]
 
     def distance_ratio(self) -> dict:
         """Low percentile of nearest over second nearest training record (in features); the floor takes held-out records."""
-        return self._of_neighbours(lambda found: privacy.distance_ratios(found).low)
+        return self._of_neighbours["ratio"]
 
-    def _of_neighbours(self, number: Callable[[privacy.Neighbours], float]) -> dict:
-        """A number of the neighbours of the synthetic records, its floor from records of other held-out people.
+    @cached_property
+    def _of_neighbours(self) -> dict[str, dict]:
+        """Both numbers of the neighbours of the synthetic records, their floors from records of other held-out people.
 
         Both have as many training as held-out neighbours to choose from. Means over draws; intervals from half-samples of all
         sides.
         """
-        draws = np.array([[number(side) for side in self._neighbours(draw, 1.0)] for draw in range(DRAWS)])
-        halves = np.array([[number(side) for side in self._neighbours(DRAWS + draw, 0.5)] for draw in range(HALVES)])
-        value, floor = draws.mean(axis=0)
-        ends = interval(value, halves[:, 0]) | interval(value - floor, halves[:, 0] - halves[:, 1], "gap_")
-        return {"value": value, "floor": floor, **ends}
+        draws = [self._neighbours(draw, 1.0) for draw in range(DRAWS)]
+        halves = [self._neighbours(DRAWS + draw, 0.5) for draw in range(HALVES)]
+        numbers: dict[str, Callable[[privacy.Neighbours], float]] = {
+            "share": lambda found: found.share_closer_to_train,
+            "ratio": lambda found: privacy.distance_ratios(found).low,
+        }
+        return {
+            name: summary(*([tuple(map(number, sides)) for sides in drawn] for drawn in (draws, halves)))
+            for name, number in numbers.items()
+        }
 
     def _neighbours(self, draw: int, share: float) -> tuple[privacy.Neighbours, privacy.Neighbours]:
         """Neighbours of the synthetic records, and of those of one half of the held-out people, among training records and those

@@ -115,7 +115,7 @@ def _sampling_rule(max_records: int | None, classes: bool) -> str:
 
 
 def _missing(train: Part, reference: Part, made: Part, task: Task) -> list[str]:
-    """Classes with real records on both sides, but no synthetic ones: nothing is said about them."""
+    """Classes with real records on both sides, but no synthetic ones: draws leave them out."""
     if made.labels is None:
         return []
     wanted = (train.labels.sum(axis=0) > 0) & (reference.labels.sum(axis=0) > 0) & (made.labels.sum(axis=0) == 0)

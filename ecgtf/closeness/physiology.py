@@ -16,7 +16,7 @@ from scipy.ndimage import uniform_filter1d
 from scipy.signal import find_peaks
 from scipy.stats import wasserstein_distance
 
-from ecgtf.closeness.average_beat import average_beat, share_in_common
+from ecgtf.closeness.average_beat import FLAT, average_beat, share_in_common
 from ecgtf.closeness.delineation import delineate
 from ecgtf.closeness.intervals import amplitude, corrected_qt, pr_interval, qrs_axis, qrs_duration, qt_interval, st_level
 from ecgtf.ecg import LEADS
@@ -27,7 +27,6 @@ _SLOWEST = 40.0  # beats/min: so many of the highest peaks are taken for beats w
 _LEVEL = 0.35  # of the usual beat's envelope: what is lower is no beat
 _EVIDENCE = 2.0  # contrast of beats and rest times likeness of beats to each other: 1.7 at most in noise of any colour
 _QUIET = 0.5  # mV/s: slopes of noise; the lowest QRS complexes have several times as much
-_FLAT = 0.02  # mV: a lead whose whole range is smaller holds no ECG
 _BLOCK = 128  # records at a time
 
 
@@ -110,7 +109,7 @@ def r_peaks(signals: np.ndarray, rate: float) -> list[np.ndarray]:
         block = signals[start : start + _BLOCK]
         usable = np.isfinite(block).all(axis=1)
         block = np.where(usable[:, None], block, 0.0).astype(np.float32)
-        usable &= np.ptp(block, axis=1) > _FLAT if block.shape[1] else False
+        usable &= np.ptp(block, axis=1) > FLAT if block.shape[1] else False
         filtered = _band_pass(block, rate) if usable.any() else block
         beats += [_beats(signal[:, leads], rate) for signal, leads in zip(filtered, usable, strict=True)]
     return beats
