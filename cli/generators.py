@@ -54,6 +54,9 @@ def train_generator(
         list[str] | None,
         typer.Option("--set", help="An option of a stage's model, such as denoiser.patch=1 or prior.causal=false; repeatable."),
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Start from this run of a generator of the same kind, preset and options.")
+    ] = None,
     conditions: Annotated[
         str | None, typer.Option(help="What it is told of a record beside its classes: age,sex,heart_rate or some of them.")
     ] = None,
@@ -98,6 +101,7 @@ def train_generator(
         objective=objective,
         steps=numbers(steps, int, "--steps"),
         options=stage_options(options or []),
+        start=start,
         conditions=conditions.split(",") if conditions else (),
         batch_size=batch_size,
         accumulate=accumulate,

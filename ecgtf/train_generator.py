@@ -17,8 +17,9 @@ from ecgtf.conditions import columns, draw_rates, encode, of_split, rates_by_cla
 from ecgtf.dataset import Folders, Manifest, combined_manifest, hash_id, load, load_arrays, read_ids, read_labels
 from ecgtf.ecg import LEADS
 from ecgtf.generators.base import Generator
+from ecgtf.generators.fidelity_enhancer import FidelityEnhancer
 from ecgtf.generators.presets import Preset, Stage, get_preset
-from ecgtf.generators.stages import Stages
+from ecgtf.generators.stages import Stages, Start
 from ecgtf.generators.time_vqvae import TimeVQVAE
 from ecgtf.judging import Judge
 from ecgtf.pictures import reconstruction_pictures, sample_pictures
@@ -40,6 +41,7 @@ def train_generator(
     objective: str | None = None,
     steps: Sequence[int] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    start: str | Path | None = None,
     conditions: Sequence[str] = (),
     batch_size: int | None = None,
     accumulate: int = 1,
@@ -71,6 +73,9 @@ def train_generator(
         objective: What a network that takes noise away is trained as, `diffusion` or `flow`; by default the preset's.
         steps: Training steps of each stage, in place of the preset's; 0 leaves out the enhancer.
         options: By stage, arguments of its model in place of the preset's, such as `{"denoiser": {"patch": 1}}`.
+        start: Folder of a finished run of the same kind, preset and options whose weights this one starts from, stage by stage; an
+            enhancer that it does not have starts afresh, and so do the vectors of classes and conditions that it does not know. Its
+            training records count as this run's too. It is read again by `resume`, and must stay where it is until the end.
         conditions: What the generator is told of a record beside its classes, of `age`, `sex` and `heart_rate`.
         batch_size: Records a step, over all devices and workers.
         accumulate: Parts of a batch whose gradients are computed one after the other, to need the memory of one part.
@@ -92,7 +97,7 @@ def train_generator(
         quiet: Show no progress.
 
     Raises:
-        ValueError: if the data, the task or an option does not fit.
+        ValueError: if the data, the task or an option does not fit, or the run to start from is no finished one of such a generator.
     """
     sizes = get_preset(kind, preset, objective).with_options(options or {}).with_lengths(steps, learning_rate, batch_size)
     task = get_task(task)
@@ -110,6 +115,7 @@ def train_generator(
         "steps": [stage.steps for stage in sizes.stages],
         "conditions": list(conditions),
         "options": {stage.name: dict(stage.options) for stage in sizes.stages},
+        "start": None if start is None else str(start),
         "batch_size": sizes.batch_size,
         "accumulate": accumulate,
         "learning_rates": [stage.learning_rate for stage in sizes.stages],
@@ -129,6 +135,8 @@ def train_generator(
     if leads not in ("independent", "all"):
         raise ValueError(f"leads must be 'independent' or 'all', received {leads!r}")
     check_limits(learning_rate, max_minutes)
+    if start is not None and Path(start).resolve() == Path(out).resolve():
+        raise ValueError(f"{out} is the run to start from, which stays as it is: name another --out")
     set_precision(precision)
     strategy = make_strategy(devices, sizes.batch_size)
     signal = {
@@ -139,7 +147,8 @@ def train_generator(
         "model_leads": leads,
     }
     label = {"classes": task.classes, "task": task.name, "conditions": tuple(conditions)}
-    stages = Stages(sizes, signal, label, seed)
+    begun = None if start is None else _read_start(start, kind, sizes.objective)
+    stages = Stages(sizes, signal, label, seed, begun)
     stages.check(strategy, accumulate)
     run = Run.open(out, config, resume=resume, overwrite=overwrite, writes=is_chief())
     if run.finished:
@@ -176,6 +185,31 @@ def train_generator(
     return run
 
 
+def _read_start(folder: str | Path, kind: str, objective: str | None) -> Start:
+    """The trained models of a run by stage, and what they were trained on.
+
+    Raises:
+        ValueError: if the folder holds no finished generator of this kind and objective.
+    """
+    run = Run.load(folder)
+    if run.config.get("command") != "train-generator":
+        raise ValueError(f"{folder} is {run.what}; expected a run of train-generator to start from")
+    if not run.finished:
+        raise ValueError(f"{folder} cannot be started from: its training has not come to an end; go on with its --resume")
+    for name, value in (("kind", kind), ("objective", objective)):
+        there = run.config.get(name)
+        if there != value:
+            raise ValueError(f"{folder} was trained with {name} {there}, this one has {value}; expected the same to start from")
+    last = run.load_model()
+    if kind == "vqvae":
+        prior = last.prior if isinstance(last, FidelityEnhancer) else last
+        # The tokenizer in the prior is the run's, and comes along in an exported run, which has no tokenizer.keras.
+        models = {"tokenizer": prior.tokenizer, "prior": prior} | ({} if last is prior else {"enhancer": last})
+    else:
+        models = {"denoiser": last}
+    return Start(str(folder), models, frozenset(run.trained_on()))
+
+
 @dataclass(frozen=True)
 class Training:
     """What the stages of a training share; the arguments of `train_generator`, looked up and checked."""
@@ -206,10 +240,15 @@ class Training:
         """What the generator is told beside the classes."""
         return self.stages.label["conditions"]
 
+    def _write_trained_on(self, task: Task | None) -> None:
+        """Keeps the ids of the training records, and of those of the run to start from: its weights have seen them."""
+        before = self.stages.start.trained_on if self.stages.start else frozenset()
+        self.run.write_trained_on(before.union(map(hash_id, read_ids(self.data, "train", task))))
+
     def train_vqvae(self) -> Generator:
         """The tokenizer, the prior and, if it is asked for, the enhancer, but for those that an earlier start of the run finished."""
         first, second, third = self.preset.stages
-        self.run.write_trained_on(map(hash_id, read_ids(self.data, "train")))
+        self._write_trained_on(None)
         if (self.run.folder / "tokenizer.keras").exists():
             tokenizer = self.run.load_model("tokenizer")
         else:
@@ -222,8 +261,9 @@ class Training:
 
     def _train_tokenizer(self, stage: Stage) -> TimeVQVAE:
         tokenizer = self._made(stage, 0)
-        some = load(self.data, "train", None, batch_size=256, shuffle=True, seed=self.seed)
-        tokenizer.start_codebooks(next(iter(some))[0].numpy())
+        if self.stages.start is None:  # else the codes are those that the decoder knows
+            some = load(self.data, "train", None, batch_size=256, shuffle=True, seed=self.seed)
+            tokenizer.start_codebooks(next(iter(some))[0].numpy())
         held_out = load_arrays(self.data, "validation", limit=8).signals
         self._fit(
             tokenizer,
@@ -265,7 +305,7 @@ class Training:
     def train_denoiser(self) -> Generator:
         """The only stage of a diffusion or flow model."""
         (stage,) = self.preset.stages
-        self.run.write_trained_on(map(hash_id, read_ids(self.data, "train", self.task)))
+        self._write_trained_on(self.task)
         model = self._made(stage, 0)
         self._fit(
             model,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,21 @@ from ecgtf.generators.fidelity_enhancer import FidelityEnhancer
 from ecgtf.generators.presets import OBJECTIVES, Preset, Stage
 from ecgtf.generators.time_vqvae import TimeVQVAE
 from ecgtf.generators.token_prior import TokenPrior
+from ecgtf.generators.warm_start import start_from
+
+_ITS_OWN = {"name", "seed", "scale", "classes", "task", "conditions", "tokenizer", "prior"}
+"""What a model need not share with the one that it starts from: draws, statistics and labels of its records, the stage before it."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A finished training whose weights another one starts from."""
+
+    folder: str
+    models: Mapping[str, Generator]
+    """By stage."""
+    trained_on: frozenset[str]
+    """Hashed ids of its training records."""
 
 
 @dataclass(frozen=True)
@@ -24,23 +40,32 @@ class Stages:
         signal: What a generator is told of signals: `leads`, `samples`, `sampling_rate`, `scale`, `model_leads`.
         label: What it is told of labels: `classes`, `task`, `conditions`.
         seed: Of the training's draws.
+        start: The training whose models give their weights to those of the same stage.
     """
 
     preset: Preset
     signal: Mapping[str, Any]
     label: Mapping[str, Any]
     seed: int = 0
+    start: Start | None = None
 
     def build(self, stage: Stage, before: Generator | None = None) -> Generator:
-        """The untrained model of a stage.
+        """The model of a stage, untrained, or with the weights of the training to start from.
 
         Args:
             stage: One of the preset's.
             before: The model of the stage before, which becomes a frozen part of a prior or an enhancer.
 
         Raises:
-            ValueError: if an option is not possible.
+            ValueError: if an option is not possible, or the model to start from is made of anything else.
         """
+        model = self._fresh(stage, before)
+        if self.start and stage.name in self.start.models:
+            _check_alike(model, self.start.models[stage.name], self.start.folder, stage.name)
+            start_from(model, self.start.models[stage.name])
+        return model
+
+    def _fresh(self, stage: Stage, before: Generator | None) -> Generator:
         told = stage.options | {"seed": self.seed}
         if stage.name == "tokenizer":
             return TimeVQVAE(**self.signal, **told)
@@ -54,7 +79,7 @@ class Stages:
         """Makes and drops every model, so that what is not possible is refused before a file is touched.
 
         Raises:
-            ValueError: if an option is not possible, or `accumulate` does not fit the strategy.
+            ValueError: if an option is not possible, `accumulate` does not fit the strategy, or the start does not fit the stages.
         """
         before = None
         with strategy.scope():
@@ -70,3 +95,28 @@ def bare(model: Generator) -> Generator:
     copy = model.__class__.from_config(model.get_config())
     copy.set_weights(model.get_weights())
     return copy
+
+
+def _check_alike(model: Generator, start: Generator, folder: str, stage: str) -> None:
+    """Refuses a start whose networks are not those of the model, by the first argument in which they differ."""
+    mine, other = dict(_arguments(model.get_config())), dict(_arguments(start.get_config()))
+    for path in mine | other:
+        if mine.get(path) != other.get(path):
+            there, here = (_told(form.get(path, "its default")) for form in (other, mine))
+            raise ValueError(
+                f"{folder} was trained with {path[-1]} {there}, this one has {here} ({stage}); expected the same to start from: "
+                "choose its data format, preset and options"
+            )
+
+
+def _arguments(config: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The arguments that make a network, each with the names that lead to it, in the form in which they come back from a file."""
+    for name, value in json.loads(json.dumps(config)).items():
+        if isinstance(value, dict) and name not in _ITS_OWN:
+            yield from _arguments(value, (*path, name))
+        elif name not in _ITS_OWN:
+            yield (*path, name), value
+
+
+def _told(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
