@@ -48,6 +48,9 @@ def train_classifier(
     data: Data = None,
     synthetic: Synthetic = None,
     synthetic_ratio: Annotated[float, typer.Option(min=0, help="Synthetic records for each real one.")] = 1.0,
+    mixing: Annotated[
+        str, typer.Option(help="Synthetic records by class: proportional to the real ones, or balancing the rare classes.")
+    ] = "proportional",
     test_data: TestData = None,
     out: RunFolder = None,
     task: TaskName = "rhythm7",
@@ -84,6 +87,7 @@ def train_classifier(
         out,
         synthetic=synthetic,
         synthetic_ratio=synthetic_ratio,
+        mixing=mixing,
         test_data=test_data,
         task=task,
         preset=preset,

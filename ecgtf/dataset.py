@@ -18,6 +18,7 @@ from ecgtf.copies import left_out
 from ecgtf.ecg import Record
 from ecgtf.manifest import (
     Folders,
+    LeakError,
     Manifest,
     ShardSummary,
     check_no_leak,
@@ -27,7 +28,7 @@ from ecgtf.manifest import (
     read_manifest,
     read_manifests,
 )
-from ecgtf.shards import read_example, read_records, shard_names, shard_paths, verify, write_shard
+from ecgtf.shards import read_example, read_records, shard_names, shard_paths, verify, write_shard, write_split
 from ecgtf.tasks import Task, get_task
 from ecgtf.tfrecord import read_tfrecord
 
@@ -38,6 +39,7 @@ __all__ = [
     "Arrays",
     "Dataset",
     "Folders",
+    "LeakError",
     "Manifest",
     "ShardSummary",
     "check_no_leak",
@@ -57,6 +59,7 @@ __all__ = [
     "shard_names",
     "verify",
     "write_shard",
+    "write_split",
 ]
 
 

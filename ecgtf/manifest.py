@@ -327,6 +327,10 @@ def hash_id(record_id: str) -> str:
     return hashlib.sha256(record_id.encode()).hexdigest()[:16]
 
 
+class LeakError(ValueError):
+    """Records to test on were trained on."""
+
+
 def check_no_leak(trained_on: Iterable[str], test_ids: Iterable[str]) -> None:
     """Refuses test records that a generator, filter or feature extractor was trained on.
 
@@ -335,12 +339,12 @@ def check_no_leak(trained_on: Iterable[str], test_ids: Iterable[str]) -> None:
         test_ids: ids of the test records.
 
     Raises:
-        ValueError: naming how many test records were in the training.
+        LeakError: naming how many test records were in the training.
     """
     trained_on, test_ids = set(trained_on), list(test_ids)
     seen = [record_id for record_id in test_ids if hash_id(record_id) in trained_on]
     if seen:
-        raise ValueError(
+        raise LeakError(
             f"{len(seen)} of {len(test_ids)} test records were used in training (the first: {seen[0]}); "
             "expected none: train on the training split only, or test on other records"
         )

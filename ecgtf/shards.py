@@ -22,6 +22,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,22 @@ def write_shard(path: str | os.PathLike, records: Iterable[Record], leads: Seque
             summary.count += samples
     summary.sha256 = digest.hexdigest()
     return summary
+
+
+def write_split(
+    folder: Path, split: str, records: Iterable[Record], count: int, leads: Sequence[str], samples: int
+) -> list[ShardSummary]:
+    """Writes `count` records as the shards of a split, streamed; a split without records has none.
+
+    Raises:
+        ValueError: as `write_shard`.
+    """
+    names = shard_names(split, count, samples, len(leads)) if count else []
+    parts = np.array_split(np.arange(count), max(1, len(names)))
+    records = iter(records)
+    return [
+        write_shard(folder / name, islice(records, len(part)), leads, samples) for name, part in zip(names, parts, strict=False)
+    ]
 
 
 def quantise(record: Record, leads: Sequence[str], samples: int) -> np.ndarray:

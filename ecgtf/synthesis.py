@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from ecgtf.atomic import replacing
 from ecgtf.conditions import draw_rates, encode, of_split
-from ecgtf.dataset import Manifest, finish_dataset, read_labels, read_manifest, shard_names, write_shard
+from ecgtf.dataset import Manifest, finish_dataset, read_labels, read_manifest, write_split
 from ecgtf.ecg import Record, lead_matrix, select_leads
 from ecgtf.generators.base import Generator
 from ecgtf.generators.presets import PRESETS  # and with it every model, by which Keras finds them
@@ -157,6 +157,7 @@ def generate(
     *,
     per_class: int | None = None,
     like: str | None = None,
+    labels: np.ndarray | None = None,
     age: float | None = None,
     sex: str | None = None,
     heart_rate: float | None = None,
@@ -181,6 +182,7 @@ def generate(
         out: Folder to write (a file for `npz`).
         per_class: Records of each class.
         like: Draw the labels of this split, `data/X:train`, instead, and the conditions that the generator knows.
+        labels: Draw these labels `(records, classes)` instead.
         age: Years, the same for all records, where the generator knows this condition; so for the next two.
         sex: `male` or `female`.
         heart_rate: Beats/min; where the generator knows it and neither this nor `like` tells it, it is drawn as training records of
@@ -208,7 +210,7 @@ def generate(
     generator.batch_size = batch_size
     if like is not None:
         labels = labels_like(like, generator.task)
-    else:
+    elif labels is None:
         labels = class_labels(len(generator.classes), 100 if per_class is None else per_class)
     options = generator.sampling(
         guidance=guidance,
@@ -267,9 +269,7 @@ def _write_dataset(
     records = iter(records)
     summaries = []
     for split, size in (("train", count - held_out), ("validation", held_out)):
-        names = shard_names(split, size, model.samples, len(model.leads)) if size else []
-        for name, part in zip(names, np.array_split(np.arange(size), max(1, len(names))), strict=False):
-            summaries.append(write_shard(out / name, (next(records) for _ in part), model.leads, model.samples))
+        summaries += write_split(out, split, records, size, model.leads, model.samples)
     manifest = {
         "name": out.name,
         "sampling_rate": model.sampling_rate,

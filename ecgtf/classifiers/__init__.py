@@ -2,3 +2,6 @@
 
 KINDS = ("resnet1d", "inception_time", "xresnet1d")
 """The kinds of network, here so that the command line's help can name them without TensorFlow; see `networks.BUILDERS`."""
+
+MIXINGS = ("proportional", "balancing")
+"""How synthetic records are dealt to classes: as the real ones are, or to the rarest first, until all are as frequent."""

@@ -27,6 +27,7 @@ def train_classifier(
     *,
     synthetic: Folders | None = None,
     synthetic_ratio: float = 1.0,
+    mixing: str = "proportional",
     test_data: Folders | None = None,
     task: str | Task = "rhythm7",
     preset: str = "small",
@@ -62,7 +63,8 @@ def train_classifier(
         data: Folders of data sets, real or synthetic, that agree on rate, seconds and leads.
         out: The run folder.
         synthetic: Synthetic data sets whose training split is added to the training.
-        synthetic_ratio: Synthetic records for each real one, in each class alike (in a multi-label task: at random).
+        synthetic_ratio: Synthetic records for each real one.
+        mixing: How they are dealt to the classes, `proportional` or `balancing`; see `mix`.
         test_data: Data sets whose test split is tested on, instead of that of `data`.
         task: What the classes are.
         preset: Size of the network and length of the training.
@@ -114,6 +116,7 @@ def train_classifier(
         "data": names_of(data),
         "synthetic": names_of(synthetic),
         "synthetic_ratio": synthetic_ratio if synthetic is not None else None,
+        "mixing": mixing if synthetic is not None else None,
         "test_data": names_of(test_data),
         "preset": preset,
         "steps": steps,
@@ -130,7 +133,7 @@ def train_classifier(
     train, trained_on = real, lineage(data)
     if synthetic is not None:
         check_fit(data, synthetic)
-        added = mix(real, read_examples(synthetic, "train", task), synthetic_ratio, task.multi_label, seed)
+        added = mix(real, read_examples(synthetic, "train", task), synthetic_ratio, task.multi_label, seed, mixing)
         train, trained_on = real.plus(added), trained_on | lineage(synthetic)
     trained_on |= {hash_id(name) for name in train.ids}
     check_classes(train.labels, task, allow_empty)

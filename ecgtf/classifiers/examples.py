@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from ecgtf.classifiers import MIXINGS
 from ecgtf.dataset import Folders, combined_manifest, load_arrays, read_manifests
 from ecgtf.stream import draw_weights
 from ecgtf.tasks import Task
@@ -89,20 +90,49 @@ def names_of(folders: Folders | None) -> list[str] | None:
     return [str(folders)] if isinstance(folders, str | Path) else [str(folder) for folder in folders]
 
 
-def mix(real: Examples, synthetic: Examples, ratio: float, multi_label: bool, seed: int) -> Examples:
-    """The synthetic records to add: `ratio` for each real one, class by class where classes exclude each other.
+def mix(
+    real: Examples, synthetic: Examples, ratio: float, multi_label: bool, seed: int, mixing: str = "proportional"
+) -> Examples:
+    """The synthetic records to add: `ratio` for each real one, dealt to the classes by `mixing`.
 
-    Where a class has too few synthetic records, all of them are taken.
+    Where a class has too few synthetic records, all of them are taken. Where classes do not exclude each other, records are drawn
+    at random: all alike, or, balancing, with the weight 1/n, n the size of their rarest class.
+
+    Raises:
+        ValueError: if the ratio is negative or there is no such mixing.
     """
-    if ratio < 0:
-        raise ValueError(f"expected a synthetic ratio of at least 0, received {ratio}")
-    order = np.random.default_rng(seed).permutation(len(synthetic))
+    counts = dealt(real.labels.sum(axis=0), ratio, mixing)
+    rng = np.random.default_rng(seed)
     if multi_label:
+        weights = draw_weights(synthetic.labels, float(mixing == "balancing"))
+        order = np.argsort(rng.exponential(size=len(synthetic)) / weights)  # draws without replacement, by weight
         return synthetic.take(np.sort(order[: round(ratio * len(real))]))
+    order = rng.permutation(len(synthetic))
     chosen = []
-    for k, size in enumerate(real.labels.sum(axis=0)):
-        chosen.extend(order[synthetic.labels[order, k] > 0][: round(ratio * float(size))])
+    for k, count in enumerate(counts):
+        chosen.extend(order[synthetic.labels[order, k] > 0][:count])
     return synthetic.take(np.sort(np.array(chosen, dtype=int)))
+
+
+def dealt(sizes: np.ndarray, ratio: float, mixing: str) -> np.ndarray:
+    """Synthetic records of each class `(classes,)` for classes with `sizes` real ones: `ratio` for each real one in all.
+
+    `proportional` gives every class `ratio` times its size; `balancing` deals to the class that is the smallest, real and
+    synthetic records together, one after another.
+
+    Raises:
+        ValueError: as `mix`.
+    """
+    if not 0 <= ratio < np.inf:
+        raise ValueError(f"expected a synthetic ratio of at least 0, received {ratio}")
+    if mixing not in MIXINGS:
+        raise ValueError(f"unknown mixing {mixing!r}; expected one of {', '.join(MIXINGS)}")
+    if mixing == "proportional":
+        return np.array([round(ratio * float(size)) for size in sizes], dtype=int)
+    filled = np.array(sizes, dtype=int)
+    for _ in range(round(ratio * float(np.sum(sizes)))):
+        filled[filled.argmin()] += 1
+    return filled - np.array(sizes, dtype=int)
 
 
 def share(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -118,13 +148,19 @@ def share(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     if not 0 < fraction <= 1:
         raise ValueError(f"expected a fraction above 0 and up to 1, received {fraction}")
     order = np.random.default_rng(seed).permutation(len(labels))
-    rarest = np.where(labels > 0, labels.sum(axis=0), np.inf).argmin(axis=1)
-    rarest[~(labels > 0).any(axis=1)] = -1  # records without a class are a stratum of their own
+    rarest = strata(labels)
     kept = [order[labels[order, k] > 0][:1] for k in range(labels.shape[1])]
     for k in np.unique(rarest):
         members = order[rarest[order] == k]
         kept.append(members[: max(1, round(fraction * len(members)))])
     return np.unique(np.concatenate(kept)).astype(int)
+
+
+def strata(labels: np.ndarray) -> np.ndarray:
+    """The stratum of each record of labels `(records, classes)`: the rarest class it has, -1 where it has none."""
+    rarest = np.where(labels > 0, labels.sum(axis=0), np.inf).argmin(axis=1)
+    rarest[~(labels > 0).any(axis=1)] = -1
+    return rarest
 
 
 def counts(labels: np.ndarray, task: Task) -> dict[str, int]:

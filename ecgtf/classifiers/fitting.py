@@ -138,10 +138,14 @@ class _Validation(keras.callbacks.Callback):
         self.validation = validation
 
     def on_epoch_end(self, epoch, logs=None):
-        labels = self.validation.labels
-        probabilities = predict(self.model, self.validation.signals).astype(np.float64)
-        area = macro_auroc(labels, probabilities)
-        likely = np.clip(probabilities, 1e-7, 1 - 1e-7)
-        loss = -np.mean(np.sum(labels * np.log(likely) + (1 - labels) * np.log(1 - likely), axis=1))
-        # A few hundred records often give the same area, or 1: the loss then decides between weights.
-        logs |= {"val_macro_auroc": area, "val_loss": float(loss), "val_score": area - 1e-3 * min(float(loss), 10.0)}
+        logs |= judged(self.validation.labels, predict(self.model, self.validation.signals))
+
+
+def judged(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """How good predictions `(records, classes)` of validation records are: macro-AUROC, loss, and the score that weights are kept by."""
+    area = macro_auroc(labels, probabilities)
+    likely = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
+    loss = float(-np.mean(np.sum(labels * np.log(likely) + (1 - labels) * np.log(1 - likely), axis=1)))
+    # A few hundred records often give the same area, or 1: the loss then decides between weights.
+    score = (area if np.isfinite(area) else 0.5) - 1e-3 * min(loss, 10.0)
+    return {"val_macro_auroc": area, "val_loss": loss, "val_score": score}

@@ -15,6 +15,7 @@ from ecgtf.classifiers.examples import (
     counts,
     hold_out,
     lineage,
+    mix,
     names_of,
     read_examples,
     read_splits,
@@ -39,6 +40,8 @@ def finetune(
     real_frac: float = 1.0,
     synthetic: Folders | None = None,
     from_run: str | Path | None = None,
+    rehearse: Folders | None = None,
+    rehearsal: float = 1.0,
     test_data: Folders | None = None,
     kind: str = "resnet1d",
     task: str | Task = "rhythm7",
@@ -74,6 +77,8 @@ def finetune(
         real_frac: Share of the training split to fine-tune on; validation and test are always whole.
         synthetic: Synthetic data sets to pre-train on.
         from_run: Run folder of a classifier to start from instead; its head is replaced where the classes differ.
+        rehearse: Synthetic data sets whose records stay in the fine-tuning.
+        rehearsal: How many of them for each real record, in each class alike.
         test_data: Data sets whose test split is tested on, instead of that of `data`.
         kind: Network, when none is given by `from_run`.
         task: What the classes are.
@@ -125,6 +130,8 @@ def finetune(
         "real_frac": real_frac,
         "synthetic": names_of(synthetic),
         "from_run": None if from_run is None else str(from_run),
+        "rehearse": names_of(rehearse),
+        "rehearsal": rehearsal if rehearse is not None else None,
         "test_data": names_of(test_data),
         "preset": preset,
         "mode": mode,
@@ -149,6 +156,9 @@ def finetune(
     used = train.take(share(train.labels, real_frac, seed))
     seen = lineage(data) if synthetic is None else lineage(data) | lineage(synthetic)
     seen |= set() if start is None else set(start.trained_on())
+    if rehearse is not None:
+        check_fit(data, rehearse)
+        seen |= lineage(rehearse)
     trained_on = seen | {hash_id(name) for name in used.ids}
     check_no_leak(trained_on, validation.ids + test.ids)
 
@@ -164,6 +174,8 @@ def finetune(
     run.config["training_records"] = {"real": counts(train.labels, task), "used": counts(used.labels, task)}
     run.config["seen_beyond_real_frac"] = len(beyond)
     run.write_config()
+    if rehearse is not None:
+        used = used.plus(mix(used, read_examples(rehearse, "train", task), rehearsal, task.multi_label, seed))
 
     started = time.monotonic()
 
