@@ -10,7 +10,7 @@ import traceback
 import typer
 from typer.core import TyperGroup
 
-from ecgtf.cli import classifiers, data, generators, reports
+from ecgtf.cli import classifiers, data, generators, reports, studies
 
 FILE_FOR_FOLDER = (NotADirectoryError, FileExistsError)
 """What the system says of a folder to be made at, or below, a file."""
@@ -91,6 +91,7 @@ app.command("export")(generators.export)
 app.command("train-classifier")(classifiers.train_classifier)
 app.command("finetune")(classifiers.finetune)
 app.command("evaluate")(reports.evaluate)
+app.command("study")(studies.study)
 app.command("report")(reports.report)
 
 

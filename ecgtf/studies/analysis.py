@@ -1,0 +1,235 @@
+"""What a study's predictions say: scores of its arms with intervals, and differences between them (NumPy only).
+
+Records and seeds are resampled together. A resample of the records is the same for all arms tested on them, so differences are
+paired; seeds are drawn for each arm by itself. Of S seeds, S - 1 are drawn: the variance of their mean is then that of a mean of S,
+which S draws would understate by 1/S (a half at two seeds). One seed alone tells nothing of the spread between seeds.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ecgtf.classifiers.metrics import FEW_POSITIVES, classification_metrics, resamples, weighted_auroc
+from ecgtf.studies.cells import Cell
+from ecgtf.studies.pooling import TUNED, Pool, Pools
+
+RESAMPLES = 1000
+SIGNIFICANT = 0.05
+"""A difference with a p-value, after Holm's correction, below this is called one."""
+
+_FEWEST_RESAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval; no interval where it cannot be resampled."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Difference(Estimate):
+    """A paired difference of macro-AUROC, with p-values (two-sided) by itself and among all comparisons of its table."""
+
+    p: float | None = None
+    holm: float | None = None
+
+    @property
+    def significant(self) -> bool:
+        """Whether chance alone would hardly give it."""
+        return self.holm is not None and self.holm < SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """AUROC of a class with so many positives."""
+
+    n: int
+    auroc: Estimate | None
+
+    @property
+    def few(self) -> bool:
+        """Whether there are too few positives for a claim."""
+        return self.n < FEW_POSITIVES
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good an arm is on a collection, means over its seeds."""
+
+    n: int
+    """Records tested on."""
+    seeds: int
+    macro_auroc: Estimate
+    macro_f1: float
+    accuracy: float
+    per_class: dict[str, ClassScore]
+    drawn: np.ndarray
+    """Macro-AUROC of each resample `(resamples,)`."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two arms on the same records: the first less the second; no difference where one of them is not yet run."""
+
+    first: Cell
+    second: Cell
+    test_on: str
+    difference: Difference | None
+
+
+class Analysis:
+    """The scores of a study's arms, tuned ones too, and the comparisons between them.
+
+    Raises:
+        ValueError: if predictions are missing or arms were tested on different records of a collection.
+    """
+
+    def __init__(self, pools: Pools, *, bootstrap: int = RESAMPLES, say: Callable[[str], object] = lambda line: None):
+        self.pools, self.config = pools, pools.config
+        self.arms = list(pools.arms)
+        self.arms += dict.fromkeys(replace(arm, recipe=TUNED) for arm in pools.arms if arm.recipe)
+        self._scores: dict[tuple[Cell, str], Score] = {}
+        for test_on in pools.tests:
+            say(f"resampling the records of {test_on}")
+            self._score_all(test_on, bootstrap)
+
+    def score(self, arm: Cell, test_on: str) -> Score | None:
+        """The score of an arm on a collection; None where no seed has all its folds."""
+        return self._scores.get((arm, test_on))
+
+    def compare(self, pairs: Iterable[tuple[Cell, Cell, str]]) -> list[Comparison]:
+        """The differences of pairs of arms (first, second, collection tested on), corrected for being so many."""
+        pairs = list(dict.fromkeys(pairs))
+        found = [self._difference(*pair) for pair in pairs]
+        corrected = iter(holm([each.p for each in found if each is not None and each.p is not None]))
+        found = [each if each is None or each.p is None else replace(each, holm=next(corrected)) for each in found]
+        return [Comparison(*pair, each) for pair, each in zip(pairs, found, strict=True)]
+
+    def _difference(self, first: Cell, second: Cell, test_on: str) -> Difference | None:
+        sides = [self.score(arm, test_on) for arm in (first, second)]
+        if None in sides:
+            return None
+        value = sides[0].macro_auroc.value - sides[1].macro_auroc.value
+        return difference(value, sides[0].drawn - sides[1].drawn)
+
+    def _score_all(self, test_on: str, bootstrap: int) -> None:
+        counts = ids = None
+        for arm in self.arms:
+            same = self._single(arm, test_on)
+            if same is not None:
+                if (same, test_on) in self._scores:
+                    self._scores[arm, test_on] = self._scores[same, test_on]
+                continue
+            pool = self.pools.pool(arm, test_on)
+            if pool is None:
+                continue
+            if counts is None:
+                ids, counts = pool.ids, _counts(pool.labels, bootstrap, self.config.seed)
+            elif not np.array_equal(ids, pool.ids):
+                raise ValueError(f"{arm.name} was tested on other records of {test_on} than other arms; run its cells again")
+            rng = np.random.default_rng([self.config.seed, zlib.crc32(f"{arm.name} on {test_on}".encode())])
+            task = self.config.the_task
+            self._scores[arm, test_on] = score(pool, task.classes, task.multi_label, counts, rng)
+
+    def _single(self, arm: Cell, test_on: str) -> Cell | None:
+        """The arm that a tuned one is throughout, if there is one: its score, draws of seeds and all, is the same."""
+        if arm.recipe != TUNED:
+            return None
+        chosen = set(self.pools.choice(arm, test_on).values())
+        return replace(arm, recipe=chosen.pop()) if len(chosen) == 1 else None
+
+
+def score(pool: Pool, classes: Sequence[str], multi_label: bool, counts: np.ndarray, rng: np.random.Generator) -> Score:
+    """The score of predictions.
+
+    Args:
+        pool: The predictions.
+        classes: Names of the classes.
+        multi_label: Whether classes are decided one by one.
+        counts: `(resamples, records)`, how often each resample has each record.
+        rng: Draws the seeds.
+    """
+    points = [
+        classification_metrics(pool.labels, scores, classes, multi_label=multi_label, bootstrap=0)
+        for scores in pool.probabilities
+    ]
+    truth = pool.labels > 0.5
+    usable = [name not in points[0]["left_out"] for name in classes]
+    weights = seed_weights(len(pool.seeds), len(counts), rng)
+    areas = {}
+    for place in np.flatnonzero(usable):
+        by_seed = [weighted_auroc(truth[:, place], scores[:, place], counts) for scores in pool.probabilities]
+        areas[classes[place]] = np.sum(weights * by_seed, axis=0)
+    drawn = np.mean(list(areas.values()), axis=0) if areas else np.zeros(0)
+    if not areas:
+        raise ValueError(f"expected a class with positives and negatives among {len(truth)} records, found none")
+    per_class = {}
+    for place, name in enumerate(classes):
+        mean = _mean(point["per_class"][name]["auroc"] for point in points) if name in areas else None
+        per_class[name] = ClassScore(int(truth[:, place].sum()), None if mean is None else estimate(mean, areas[name]))
+    return Score(
+        len(truth),
+        len(pool.seeds),
+        estimate(_mean(point["macro_auroc"]["value"] for point in points), drawn),
+        _mean(point["macro_f1"]["value"] for point in points),
+        _mean(point["accuracy"]["value"] for point in points),
+        per_class,
+        drawn,
+    )
+
+
+def seed_weights(seeds: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """The weight `(seeds, draws)` of each seed in each resample: S - 1 draws out of S, or all of it on a single one."""
+    if seeds == 1:
+        return np.ones((1, draws))
+    return rng.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=draws).T / (seeds - 1)
+
+
+def estimate(value: float, drawn: np.ndarray) -> Estimate:
+    """A figure with the 2.5 and 97.5 percentiles of its resamples `(resamples,)`."""
+    if len(drawn) < _FEWEST_RESAMPLES:
+        return Estimate(value)
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return Estimate(value, float(low), float(high))
+
+
+def difference(value: float, drawn: np.ndarray) -> Difference:
+    """A difference with its interval and a two-sided p-value by the normal law, from the spread of its resamples `(resamples,)`.
+
+    Unlike the share of resamples beyond zero, it may be smaller than 1/resamples, which Holm's correction needs.
+    """
+    whole = estimate(value, drawn)
+    if whole.low is None:
+        return Difference(value)
+    error = float(np.std(drawn, ddof=1))
+    p = math.erfc(abs(value) / error / math.sqrt(2)) if error > 0 else float(value == 0)
+    return Difference(value, whole.low, whole.high, p)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number (Holm 1979): the k-th smallest of m times m - k + 1, never less than a smaller one's."""
+    corrected, largest = [0.0] * len(values), 0.0
+    for place, index in enumerate(sorted(range(len(values)), key=lambda index: values[index])):
+        largest = max(largest, min(1.0, (len(values) - place) * values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def _counts(labels: np.ndarray, bootstrap: int, seed: int) -> np.ndarray:
+    """`(resamples, records)` float32, in the order that `weighted_auroc` likes: sums of counts stay below 2^24, so are exact."""
+    truth = labels > 0.5
+    usable = truth.any(axis=0) & ~truth.all(axis=0)
+    parts = [part.astype(np.float32) for part in resamples(truth[:, usable], bootstrap, seed)]
+    return np.asfortranarray(np.concatenate(parts) if parts else np.zeros((0, len(labels)), np.float32))
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))

@@ -1,0 +1,129 @@
+"""The cells of a study: one training of a classifier each, independent of the others (no TensorFlow)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import product
+
+from ecgtf.studies.config import FOREST, OTHER, SCRATCH, Grid, StudyConfig
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """A training of a classifier: everything that it depends on beside the study's settings."""
+
+    collection: str
+    fold: int
+    classifier: str
+    recipe: str
+    """Name of a recipe; empty for the feature forest."""
+    source: str = SCRATCH
+    """What is added to the real records (augmentation) or learnt before them (transfer), by `>` where in turn."""
+    ratio: float = 0.0
+    """Synthetic records for each real one (augmentation)."""
+    mixing: str = ""
+    """How they are dealt to the classes: `proportional` or `balancing` (augmentation)."""
+    fraction: float = 1.0
+    """Share of the real training and validation records (transfer)."""
+    seen: float = 1.0
+    """Share of the real training records that the generator learnt from."""
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """A name that is a file name, different for different cells."""
+        parts = [self.collection, f"fold{self.fold}", self.classifier, self.recipe, self.source.replace(">", "~")]
+        parts += [f"ratio{self.ratio:g}", self.mixing, f"real{self.fraction:g}", f"seen{self.seen:g}", f"seed{self.seed}"]
+        return "-".join(part for part in parts if part)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of the sources, in turn; none for a training from scratch."""
+        return () if self.source == SCRATCH else tuple(self.source.split(">"))
+
+
+COLUMNS = tuple(item.name for item in fields(Cell))
+"""The columns of a table of cells."""
+
+
+def augmentation_cells(config: StudyConfig) -> list[Cell]:
+    """The cells of the augmentation study, in the order of their work; a ratio of 0 is a training without a source."""
+    cells = []
+    for grid in config.grids.get("augmentation", ()):
+        for collection, fold, classifier, recipe, seed in _trainings(config, grid):
+            for source, ratio, mixing in product(grid.sources, grid.ratios, grid.mixings):
+                if ratio and source != SCRATCH and classifier != FOREST:
+                    cells.append(Cell(collection, fold, classifier, recipe, source, ratio, mixing, seed=seed))
+                else:
+                    cells.append(Cell(collection, fold, classifier, recipe, seed=seed))
+    return _in_order(cells, config)
+
+
+def transfer_cells(config: StudyConfig) -> list[Cell]:
+    """The cells of the transfer study, in the order of their work."""
+    cells = []
+    for grid in config.grids.get("transfer", ()):
+        for collection, fold, classifier, recipe, seed in _trainings(config, grid):
+            for source, fraction, seen in product(grid.sources, grid.fractions, grid.seen):
+                stages = [SCRATCH] if classifier == FOREST else source.split(">")
+                stages = [_other(collection, config) if stage == OTHER else stage for stage in stages]
+                if None in stages:  # the merged collection has no other
+                    continue
+                source = ">".join(stages)
+                share = fraction if seen == "same" and any(stage in config.generators for stage in stages) else 1.0
+                cells.append(Cell(collection, fold, classifier, recipe, source, fraction=fraction, seen=share, seed=seed))
+    return _in_order(cells, config)
+
+
+CELLS = {"augmentation": augmentation_cells, "transfer": transfer_cells}
+"""The cells of each study."""
+
+
+def _trainings(config: StudyConfig, grid: Grid) -> Iterator[tuple[str, int, str, str, int]]:
+    """Collections, folds, classifiers, recipes and seeds of a grid; the forest has no recipe."""
+    for collection, fold, classifier in product(
+        grid.collections or config.all_collections, range(config.folds or 1), grid.classifiers
+    ):
+        for recipe, seed in product(("",) if classifier == FOREST else grid.recipes, range(grid.seeds)):
+            yield collection, fold, classifier, recipe, seed
+
+
+def _other(collection: str, config: StudyConfig) -> str | None:
+    others = [name for name in config.collections if name != collection]
+    return others[0] if len(others) == 1 and collection in config.collections else None
+
+
+def _in_order(cells: Sequence[Cell], config: StudyConfig) -> list[Cell]:
+    """Each cell once: all folds of the first seed first, and what needs no generator before what does, so that a study that is ended
+    early has whole tables."""
+    places = {name: place for place, name in enumerate(config.all_collections)}
+
+    def order(cell: Cell) -> tuple:
+        return cell.seed, any(stage in config.generators for stage in cell.stages), cell.fold, places[cell.collection]
+
+    return sorted(dict.fromkeys(cells), key=order)
+
+
+def part_of(cells: Sequence[Cell], part: str | None) -> list[Cell]:
+    """The cells of part `I/N` (1/4 to 4/4): all of one fold of a collection stay together, for they share a generator's training.
+
+    Raises:
+        ValueError: if the part is not of this form.
+    """
+    if part is None:
+        return list(cells)
+    number, _, parts = part.partition("/")
+    if not (number.isdigit() and parts.isdigit() and 1 <= int(number) <= int(parts)):
+        raise ValueError(f"expected a part as 1/4, 2/4, 3/4 or 4/4, received {part!r}")
+    folds: dict[tuple[str, int], int] = {}
+    for cell in cells:
+        folds[cell.collection, cell.fold] = folds.get((cell.collection, cell.fold), 0) + 1
+    loads = [0] * int(parts)
+    mine = set()
+    for fold in sorted(folds, key=lambda fold: (-folds[fold], fold)):
+        least = loads.index(min(loads))
+        loads[least] += folds[fold]
+        if least == int(number) - 1:
+            mine.add(fold)
+    return [cell for cell in cells if (cell.collection, cell.fold) in mine]

@@ -1,0 +1,164 @@
+"""Folds of a study's collections as data sets of their own: patients never cross them, and classes are spread evenly."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+from ecgtf.classifiers.examples import share, strata
+from ecgtf.copies import left_out
+from ecgtf.dataset import combined_manifest, finish_dataset, read_manifests, read_records, write_split
+from ecgtf.ecg import SPLITS, Record
+from ecgtf.studies.config import StudyConfig
+
+
+@dataclass(frozen=True)
+class Member:
+    """A record of a collection and what decides on its fold."""
+
+    collection: str
+    folder: Path
+    split: str
+    """In the data set that it is of."""
+    id: str
+    group: str
+    """Patient or, where none is known, record."""
+    label: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Where each record of each collection stands, fold by fold."""
+
+    config: StudyConfig
+    members: tuple[Member, ...]
+    splits: tuple[dict[str, str], ...]
+    """For each fold, the split of each record's id."""
+
+    def of(self, collection: str, fold: int, split: str) -> list[Member]:
+        """The members of a split of a collection (or of the merged one) in a fold."""
+        names = self.config.collections if collection == self.config.merged else (collection,)
+        return [member for member in self.members if member.collection in names and self.splits[fold][member.id] == split]
+
+
+def make_folds(config: StudyConfig) -> Folds:
+    """Deals the records of all collections to folds.
+
+    Each fold tests on its share of every collection; of the rest, a share (`config.validation`) is for validation. Records that
+    stand in several collections are read once.
+
+    Raises:
+        ValueError: if a data set is missing or synthetic, sets do not fit together, or an id stands twice.
+    """
+    members = tuple(_members(config))
+    names = [member.id for member in members]
+    if len(set(names)) != len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"record {double} stands in two data sets; expected collections that share no record")
+    if not config.folds:
+        return Folds(config, members, ({member.id: member.split for member in members},))
+    splits: list[dict[str, str]] = [{} for _ in range(config.folds)]
+    for collection in config.collections:
+        mine = [member for member in members if member.collection == collection]
+        for fold, (rest, test) in enumerate(_split(mine, config.folds, config.seed)):
+            others = [mine[place] for place in rest]
+            kept, held_out = next(_split(others, max(2, round(1 / config.validation)), config.seed))
+            splits[fold] |= {mine[place].id: "test" for place in test}
+            splits[fold] |= {others[place].id: "train" for place in kept}
+            splits[fold] |= {others[place].id: "validation" for place in held_out}
+    return Folds(config, members, tuple(splits))
+
+
+def _members(config: StudyConfig) -> Iterator[Member]:
+    folders = [folder for names in config.collections.values() for folder in names]
+    sets = dict(read_manifests(folders))
+    skipped, task = left_out(folders), config.the_task
+    for collection, names in config.collections.items():
+        for folder in map(Path, names):
+            manifest = sets[folder]
+            if manifest.synthetic:
+                raise ValueError(f"{folder} is synthetic; collections are real: name it under [sources]")
+            for split in SPLITS:
+                for record in read_records(folder, split, manifest):
+                    if record.id not in skipped[folder]:
+                        label = tuple(task.labels([record.codes])[0].tolist())
+                        yield Member(collection, folder, split, record.id, _group(folder, record), label)
+
+
+def _group(folder: Path, record: Record) -> str:
+    return f"{folder} patient {record.patient}" if record.patient else f"record {record.id}"
+
+
+def _split(members: Sequence[Member], folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Places of the rest and of each fold; a record counts as one of its rarest class."""
+    groups = [member.group for member in members]
+    if len(set(groups)) < folds:
+        raise ValueError(f"expected at least {folds} patients for {folds} folds, received {len(set(groups))}")
+    classes = strata(np.array([member.label for member in members]))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        yield from StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(classes, classes, groups)
+
+
+def write_fold(folds: Folds, collection: str, fold: int, fraction: float, folder: Path) -> Path:
+    """A fold of a collection as a data set, with a stratified share of its training and validation records; the test records are whole.
+
+    A share of the validation records alone goes with that of the training records: what saves labels saves them there too. Shares of the
+    same study are nested. What is there already is left as it is.
+
+    Raises:
+        ValueError: if the fold has no training records.
+    """
+    if (folder / "dataset.json").is_file():
+        return folder
+    config = folds.config
+    chosen = {split: folds.of(collection, fold, split) for split in SPLITS}
+    if not chosen["train"]:
+        raise ValueError(f"fold {fold} of {collection} has no training records")
+    for split in ("train", "validation"):
+        members = chosen[split]
+        if fraction < 1 and members:
+            labels = np.array([member.label for member in members])
+            chosen[split] = [members[place] for place in share(labels, fraction, config.seed)]
+    sets = {member.folder for members in chosen.values() for member in members}
+    manifest = combined_manifest(sorted(sets))
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    summaries = []
+    for split, kept in chosen.items():
+        summaries += write_split(unfinished, split, _records(kept), len(kept), manifest.leads, manifest.samples)
+    description = {
+        "name": folder.name,
+        "sampling_rate": manifest.sampling_rate,
+        "seconds": manifest.seconds,
+        "leads": manifest.leads,
+        "sources": manifest.sources,
+        "provenance": {"command": "study", "collection": collection, "fold": fold, "real_fraction": fraction},
+    }
+    finish_dataset(unfinished, description, summaries)
+    try:
+        unfinished.rename(folder)
+    except OSError:  # another process was first
+        if not (folder / "dataset.json").is_file():
+            raise
+        shutil.rmtree(unfinished)
+    return folder
+
+
+def _records(members: Iterable[Member]) -> Iterator[Record]:
+    """The members' records, read set by set; nothing but the current one is in memory."""
+    wanted: dict[tuple[Path, str], set[str]] = {}
+    for member in members:
+        wanted.setdefault((member.folder, member.split), set()).add(member.id)
+    for (folder, split), names in wanted.items():
+        for record in read_records(folder, split):
+            if record.id in names:
+                yield replace(record, split=None)

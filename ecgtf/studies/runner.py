@@ -1,0 +1,175 @@
+"""Runs a study: cell by cell into one table, from wherever an earlier start left it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ecgtf.atomic import write_json
+from ecgtf.dataset import LeakError, check_no_leak, combined_manifest
+from ecgtf.progress import Progress
+from ecgtf.run_folder import Run, versions
+from ecgtf.studies.cells import CELLS, Cell, part_of
+from ecgtf.studies.config import StudyConfig
+from ecgtf.studies.page import write_report
+from ecgtf.studies.results import Results, Row
+from ecgtf.studies.sources import Workshop
+from ecgtf.studies.trials import Trials
+
+SETTINGS = "study.json"
+
+
+def run_study(
+    study: str, config: StudyConfig, out: str | Path, *, only: str | None = None, retry: bool = False, quiet: bool = False
+) -> Path:
+    """Runs the cells that are not done yet, and writes tables, figures and the page of what is there.
+
+    Args:
+        study: `augmentation` or `transfer`.
+        config: The study's settings.
+        out: Report folder; a study of the same settings that is there goes on.
+        only: `I/N` runs the I-th of N parts; parts may write to the same folder at the same time, or to folders that `collect`
+            brings together.
+        retry: Run cells again that failed before.
+        quiet: Show no progress.
+
+    Returns:
+        The page.
+
+    Raises:
+        LeakError: if a generator or classifier to start from, or a ready source, saw records that the study tests on.
+        ValueError: if the folder holds a study of other settings, or a setting is not possible.
+    """
+    out = Path(out)
+    cells = CELLS[study](config)
+    if not cells:
+        raise ValueError(f"expected at least one [[{study}.grid]] in the settings, received none")
+    mine = part_of(cells, only)
+    _keep_settings(out, study, config)
+    workshop = Workshop(config, quiet=True)
+    check_sources(workshop)
+    results = Results(out)
+    if retry:
+        results.forget_failures()
+    done = {row.cell.name for row in results.rows()}
+    left = [cell for cell in mine if cell.name not in done]
+    trials = Trials(workshop, study)
+    with Progress(f"{study} study", len(left), "cells", quiet) as progress:
+        for number, cell in enumerate(left, start=1):
+            _run_cell(trials, cell, results)
+            progress.update(number)
+    if only is None:
+        results.rewrite(cells)
+    return write_report(out, study, config, cells)
+
+
+def _run_cell(trials: Trials, cell: Cell, results: Results) -> None:
+    """Adds a cell to the table: what it gave, or why it failed."""
+    started = time.monotonic()
+    try:
+        outcome = trials.run(cell)
+    except (LeakError, OSError):  # no result of the cell's: a fault in the settings, or of the machine
+        raise
+    except Exception as error:  # TensorFlow's errors share no other base class
+        results.append([Row(cell, cell.collection, error=_one_line(error))])
+        return
+    for row, predictions in outcome:
+        results.save_predictions(cell, row.test_on, predictions)
+    results.append([row for row, _ in outcome])
+    results.note_seconds(cell, time.monotonic() - started)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def check_sources(workshop: Workshop) -> None:
+    """Refuses sources, and runs that generators start from, which saw records that the study may test on.
+
+    Raises:
+        LeakError: naming the first of them.
+    """
+    config = workshop.config
+    tested = {member.id for member in workshop.folds.members}
+    if not config.folds:
+        tested = {member.id for member in workshop.folds.members if member.split == "test"}
+    for name, source in config.sources.items():
+        made = combined_manifest(source.data).generator
+        _refuse(f"source {name}", made["trained_on"] if made else (), tested)
+    for name, plan in config.generators.items():
+        if plan.start is not None:
+            _refuse(f"generator {name}, which starts from {plan.start},", Run.load(plan.start).trained_on(), tested)
+
+
+def _refuse(what: str, trained_on: Sequence[str], tested: set[str]) -> None:
+    try:
+        check_no_leak(trained_on, sorted(tested))
+    except LeakError as error:
+        raise LeakError(f"{what} leaks: {error}") from error
+
+
+def _keep_settings(out: Path, study: str, config: StudyConfig) -> None:
+    """Writes what was asked for, or compares it with what is there: grids may grow, what cells depend on must stay.
+
+    Raises:
+        ValueError: if the folder holds something else.
+    """
+    path = out / SETTINGS
+    asked = json.loads(json.dumps({"study": study, "settings": config.as_dict()}))
+    if path.is_file():
+        there = json.loads(path.read_text())
+        for name in ("study", "task", "collections", "merge", "folds", "validation", "seed"):
+            old, new = (content["settings"].get(name, content.get(name)) for content in (there, asked))
+            if old != new:
+                raise ValueError(f"{out} holds a study of another {name} ({old} there, {new} now): name another --out")
+        for name in ("recipes", "sources", "generators"):
+            old, new = there["settings"][name], asked["settings"][name]
+            changed = [part for part in old if part in new and old[part] != new[part]]
+            if changed:
+                raise ValueError(
+                    f"{out} holds a study with other {name}: {changed[0]} was {old[changed[0]]}, is {new[changed[0]]}: "
+                    "give it another name, or name another --out"
+                )
+    elif out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty and holds no study; name another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(path, asked | {"versions": versions()})
+
+
+def collect(out: str | Path, others: Sequence[str | Path]) -> int:
+    """Brings the cells of other folders of the same study into `out`; returns how many were new.
+
+    Raises:
+        ValueError: if a folder holds no study, or one of other settings.
+    """
+    results = Results(out)
+    known = {row.cell.name for row in results.rows()}
+    added = 0
+    for other in map(Path, others):
+        settings = [json.loads(_settings_of(folder)) for folder in (Path(out), other)]
+        if settings[0]["study"] != settings[1]["study"] or settings[0]["settings"] != settings[1]["settings"]:
+            raise ValueError(f"{other} holds a study of other settings than {out}")
+        theirs = Results(other)
+        by_cell: dict[Cell, list[Row]] = {}
+        for row in theirs.rows():
+            by_cell.setdefault(row.cell, []).append(row)
+        for cell, rows in by_cell.items():
+            if cell.name in known:
+                continue
+            for row in rows:
+                if not row.error:
+                    results.save_predictions(cell, row.test_on, theirs.predictions(cell, row.test_on))
+            results.append(rows)
+            known.add(cell.name)
+            added += 1
+    return added
+
+
+def _settings_of(folder: Path) -> str:
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no study: {SETTINGS} is missing")
+    return path.read_text()

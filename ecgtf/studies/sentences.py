@@ -1,0 +1,259 @@
+"""A study's questions and what its numbers answer, in plain English."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ecgtf.studies import words
+from ecgtf.studies.analysis import Analysis, Comparison, Difference
+from ecgtf.studies.comparisons import NON_INFERIOR, Families
+from ecgtf.studies.config import SCRATCH
+
+FEW_REAL = 0.2
+"""Up to this share of the real records, real records are few."""
+
+PAPER = "The paper (arXiv 2411.18456)"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question and the sentences that answer it."""
+
+    question: str
+    sentences: tuple[str, ...]
+
+
+def answers(analysis: Analysis, study: str, found: Families) -> list[Answer]:
+    """The questions of a study that its settings ask, with what can be said so far."""
+    asked = _Augmentation(analysis, found) if study == "augmentation" else _Transfer(analysis, found)
+    told = [Answer(question, tuple(sentences)) for question, sentences in asked.answers()]
+    return [answer for answer in told if answer.sentences]
+
+
+def change(difference: Difference, subject: str) -> str:
+    """A difference as a sentence's end: what `subject` did to macro-AUROC, and whether chance alone would hardly do it."""
+    low, high = difference.low, difference.high
+    if low is None:
+        return f"{subject} changed macro-AUROC by {words.signed(difference.value)}; too few records for an interval"
+    sure = difference.significant
+    spelt = words.figure if sure and difference.value > 0 else words.signed
+    interval = f"{spelt(low)} to {spelt(high)}; Holm p {_equals(difference.holm)}"
+    if not sure:
+        value = words.signed(difference.value)
+        return f"{subject} changed macro-AUROC by {value} ({interval}): no difference that these data could show"
+    verb = "raised" if difference.value > 0 else "lowered"
+    return f"{subject} {verb} macro-AUROC by {abs(difference.value):.3f} ({interval})"
+
+
+def tally(comparisons: Sequence[Comparison], what: str, name: Callable[[Comparison], str]) -> str:
+    """How many of the comparisons show a difference, and the one of the highest."""
+    done = [each for each in comparisons if each.difference is not None]
+    if not done:
+        return f"{what}: not yet run"
+    up = sum(each.difference.significant and each.difference.value > 0 for each in done)
+    down = sum(each.difference.significant and each.difference.value < 0 for each in done)
+    best = max(done, key=lambda each: each.difference.value)
+    text = change(best.difference, name(best))
+    if len(done) == 1 == len(comparisons):
+        return f"{what}, {text}"
+    missing = len(comparisons) - len(done)
+    rest = f", {missing} not yet run" if missing else ""
+    return f"{what}, {up} of {len(done)} raised macro-AUROC beyond chance and {down} lowered it{rest}; at best, {text}"
+
+
+def _equals(p: float | None) -> str:
+    text = words.p_value(p)
+    return text if text.startswith("<") else f"= {text}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+class _Questions:
+    study = ""
+
+    def __init__(self, analysis: Analysis, found: Families):
+        self.analysis, self.found, self.pools = analysis, found, analysis.pools
+        there = {arm.collection for arm in analysis.pools.arms}
+        self.collections = [name for name in analysis.config.all_collections if name in there]
+
+    def name(self, each: Comparison) -> str:
+        return words.arm_in_words(each.first, self.study, self.pools)
+
+    def leads(self) -> Iterator[str]:
+        """Which source is best, and whether it is by more than chance."""
+        for each in self.found["lead"]:
+            first, second = (words.arm_in_words(arm, self.study, self.pools) for arm in (each.first, each.second))
+            share = f" with {words.percent(each.first.fraction)} of the real records" if self.study == "transfer" else ""
+            lead = each.difference
+            interval = f"{words.with_interval(lead, words.signed)}, Holm p {_equals(lead.holm)}"
+            sure = "beyond chance" if lead.significant else "not beyond what chance gives"
+            yield f"On {each.test_on}{share}, {first} is best and {second} next; the lead of {interval} is {sure}."
+
+    def rivals(self) -> Iterator[str]:
+        """Whether generators are worth their training."""
+        for collection in self.collections:
+            mine = [each for each in self.found["rivals"] if each.first.collection == collection]
+            for saw, part in self.by_what_was_seen(mine):
+                yield tally(part, f"On {collection}{',' * bool(saw)}{saw}, against the best rival", self._against) + "."
+
+    def by_what_was_seen(self, comparisons: Sequence[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
+        """First arms whose generators saw no more than the same share of the real records, which alone saves any; then the others."""
+        same = [each for each in comparisons if each.first.seen < 1]
+        others = [each for each in comparisons if each.first.seen == 1]
+        if same:
+            yield " with generators that saw the same share of the real records", same
+        if others:
+            yield " with generators that saw all real records" if same else "", others
+
+    def _against(self, each: Comparison) -> str:
+        rival = words.arm_in_words(each.second, self.study, self.pools)
+        share = f" with {words.percent(each.first.fraction)} of the real records" if self.study == "transfer" else ""
+        return f"{self.name(each)}{share} in place of {rival}"
+
+    def cross(self) -> Iterator[str]:
+        pairs = dict.fromkeys((each.first.collection, each.test_on) for each in self.found["cross"])
+        for trained, tested in pairs:
+            mine = [
+                each
+                for each in self.found["cross"]
+                if (each.first.collection, each.test_on) == (trained, tested) and each.first.source != SCRATCH
+            ]
+            if mine:
+                yield tally(mine, f"Trained on {trained} and tested on {tested}", self._shared) + "."
+
+    def _shared(self, each: Comparison) -> str:
+        share = f" with {words.percent(each.first.fraction)} of the real records" if self.study == "transfer" else ""
+        return self.name(each) + share
+
+
+class _Augmentation(_Questions):
+    study = "augmentation"
+
+    def answers(self) -> Iterator[tuple[str, Iterator[str]]]:
+        for collection in self.collections:
+            yield f"Does adding synthetic records help on {collection}?", self.helps(collection)
+        yield "Which source is best, and is its lead over the next beyond chance?", self.leads()
+        yield "Does classical augmentation do as well?", self.classical()
+        yield "Does a generator beat the best rival that needs none?", self.rivals()
+        yield "Does it carry over to other collections?", self.cross()
+        yield "How does this stand to the paper?", self.paper()
+
+    def added(self, collection: str) -> list[Comparison]:
+        """The comparisons of synthetic additions."""
+        return [each for each in self.found[f"own-{collection}"] if each.first.source != SCRATCH]
+
+    def helps(self, collection: str) -> Iterator[str]:
+        mine = self.added(collection)
+        if mine:
+            yield tally(mine, f"On {collection}, of the additions of synthetic records", self._adding) + "."
+
+    def _adding(self, each: Comparison) -> str:
+        return f"adding {self.name(each)}"
+
+    def classical(self) -> Iterator[str]:
+        """Recipes that change real records more than the plain one does, beside the best addition to the plain one."""
+        recipes = self.analysis.config.recipes
+        for collection in self.collections:
+            others = [each for each in self.found[f"own-{collection}"] if each.first.source == SCRATCH]
+            for each in others:
+                plain, other = each.second.recipe, each.first.recipe
+                if recipes[plain].augment == recipes[other].augment:
+                    continue
+                if each.difference is None:
+                    yield f"On {collection}, real records alone by the recipe {other}: not yet run."
+                    continue
+                text = change(each.difference, f"the recipe {other} on real records alone, in place of {plain},")
+                added = [one for one in self.added(collection) if one.second == each.second and one.difference is not None]
+                best = max(added, key=lambda one: one.difference.value, default=None)
+                beside = ""
+                if best is not None:
+                    by = words.with_interval(best.difference, words.signed)
+                    beside = f"; the best synthetic addition to {plain}, {self.name(best)}, changed it by {by}"
+                yield f"On {collection}, {text}{beside}."
+
+    def paper(self) -> Iterator[str]:
+        def count(names: Sequence[str]) -> str:
+            done = [each for name in names for each in self.added(name) if each.difference is not None]
+            up = sum(each.difference.significant and each.difference.value > 0 for each in done)
+            return f"{up} of {len(done)}"
+
+        merged = self.analysis.config.merged
+        single = [name for name in self.collections if name != merged or len(self.analysis.config.collections) == 1]
+        text = f"{PAPER} found that augmenting one data set hardly helps and that all metrics rise on the merged sets; here, "
+        parts = [f"{count([name])} additions on {name}" for name in single]
+        if merged in self.collections and merged not in single:
+            parts.append(f"{count([merged])} on the merged {merged}")
+        yield f"{text}{_listed(parts)} raised macro-AUROC beyond chance."
+
+
+class _Transfer(_Questions):
+    study = "transfer"
+
+    def answers(self) -> Iterator[tuple[str, Iterator[str]]]:
+        few = words.percent(FEW_REAL)
+        yield (
+            f"Does synthetic pre-training beat plain training from scratch on up to {few} of the real records?",
+            self.beats("plain"),
+        )
+        yield f"Does it beat tuned training from scratch on up to {few} of the real records?", self.beats("tuned")
+        yield f"With {few} of the real records, does it reach training on all of them?", self.reaches()
+        yield "Which source is best, and is its lead over the next beyond chance?", self.leads()
+        yield "Does a generator beat the best rival that needs none?", self.rivals()
+        yield "Does it carry over to other collections?", self.cross()
+        yield "How does this stand to the paper?", self.paper()
+
+    def beats(self, kind: str) -> Iterator[str]:
+        for collection in self.collections:
+            mine = [
+                each
+                for each in self.found[f"{kind}-{collection}"]
+                if self.pools.learned(each.first) and each.first.fraction <= FEW_REAL
+            ]
+            for saw, part in self.by_what_was_seen(mine):
+                yield tally(part, f"On {collection}, of the pre-trainings{saw}", self._shared) + "."
+
+    def _reaching(self, collection: str) -> list[Comparison]:
+        """Pre-trained on generated records, then on few real ones, against all real ones."""
+        return [
+            each
+            for each in self.found["full"]
+            if each.test_on == collection and self.pools.learned(each.first) and each.first.fraction == FEW_REAL
+        ]
+
+    def reaches(self) -> Iterator[str]:
+        """First what saves real records, generators that saw the same share; then those that saw all."""
+        for collection in self.collections:
+            for same in (True, False):
+                mine = [each for each in self._reaching(collection) if (each.first.seen < 1) == same]
+                done = [each for each in mine if each.difference is not None]
+                if not mine:
+                    continue
+                saw = f"{words.percent(FEW_REAL)} too" if same else "all real records, which saves none"
+                start = f"On {collection}, with {words.percent(FEW_REAL)} of the real records and generators that saw {saw}"
+                if not done:
+                    yield f"{start}: not yet run."
+                    continue
+                best = max(done, key=lambda each: each.difference.value)
+                within = sum(each.difference.value > NON_INFERIOR for each in done)
+                shown = sum(each.difference.low is not None and each.difference.low > NON_INFERIOR for each in done)
+                by = words.with_interval(best.difference, words.signed)
+                yield (
+                    f"{start}, the difference to training from scratch, tuned, on all real records is above {NON_INFERIOR:g} for "
+                    f"{within} of {len(done)} sources, and the low end of its interval too for {shown} (non-inferior); the best, "
+                    f"{self.name(best)}, differs by {by}."
+                )
+
+    def paper(self) -> Iterator[str]:
+        said = f"{PAPER} found Time-VQVAE the best source of pre-training, yet not close to training on real records alone."
+        here = []
+        for collection in self.collections:
+            done = [each for each in self._reaching(collection) if each.difference is not None]
+            if done:
+                best = max(done, key=lambda each: each.difference.value)
+                by = words.with_interval(best.difference, words.signed)
+                start = f"On {collection} with {words.percent(FEW_REAL)} of the real records"
+                here.append(f"{start}, {self.name(best)} is the best here, and differs from training on all of them by {by}.")
+        yield from [said, *here] if here else []

@@ -1,0 +1,194 @@
+"""What classifiers learn from beside real records: generators trained fold by fold, what is drawn from them, and what is kept of it."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ecgtf.classifiers.classifier import train_classifier
+from ecgtf.classifiers.examples import dealt
+from ecgtf.classifiers.networks import load_classifier, predict
+from ecgtf.dataset import finish_dataset, load_arrays, read_labels, read_manifest, read_records, write_split
+from ecgtf.run_folder import Run
+from ecgtf.studies.config import StudyConfig
+from ecgtf.studies.folds import Folds, make_folds, write_fold
+from ecgtf.synthesis import generate
+from ecgtf.train_generator import train_generator
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Makes what the cells of a study need, once: folds, generators, synthetic sets. All of it lies in the study's work folder.
+
+    Everything here is a function of the settings and its seed: what was made before is taken as it is, what was interrupted goes on.
+    Processes that need the same thing wait for each other.
+    """
+
+    config: StudyConfig
+    quiet: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """The work folder."""
+        return self.config.work_folder
+
+    @cached_property
+    def folds(self) -> Folds:
+        """Where each record stands."""
+        return make_folds(self.config)
+
+    def fold(self, collection: str, fold: int, fraction: float = 1.0) -> Path:
+        """The data set of a fold, with a share of its training and validation records."""
+        with self.alone(name := f"{collection}-{fold}-real{fraction:g}"):
+            return write_fold(self.folds, collection, fold, fraction, self.folder / "folds" / name)
+
+    def generator(self, name: str, collection: str, fold: int, seen: float) -> Path:
+        """The run of a generator trained on a share of a fold's training records."""
+        data, plan = self.fold(collection, fold, seen), self.config.generators[name]
+        out = self.folder / "generators" / f"{name}-{collection}-{fold}-real{seen:g}"
+        with self.alone(out.name):
+            run = train_generator(
+                plan.kind,
+                data,
+                out,
+                task=self.config.task,
+                preset=plan.preset,
+                objective=plan.objective,
+                steps=plan.steps,
+                start=plan.start,
+                conditions=plan.conditions,
+                batch_size=plan.batch_size,
+                learning_rate=plan.learning_rate,
+                precision=plan.precision,
+                balance=plan.balance,
+                seed=self.config.seed,
+                resume=True,
+                quiet=self.quiet,
+            )
+            leave_the_model(run)
+        return out
+
+    def synthetic(self, name: str, collection: str, fold: int, seen: float) -> Path:
+        """The set drawn from a generator: enough for every ratio that the study asks for."""
+        run, plan = self.generator(name, collection, fold, seen), self.config.generators[name]
+        out = self.folder / "synthetic" / run.name
+        with self.alone(f"synthetic-{out.name}"):
+            if not (out / "dataset.json").is_file():
+                generate(
+                    run,
+                    out,
+                    labels=pool_labels(
+                        read_labels(self.fold(collection, fold, seen), "train", self.config.the_task), self.config
+                    ),
+                    guidance=plan.guidance,
+                    sampler=plan.sampler,
+                    sampler_steps=plan.sampler_steps,
+                    seed=self.config.seed + fold,
+                    quiet=self.quiet,
+                )
+        return out
+
+    def kept(self, synthetic: Path, real: Path, share: float, classifier: str, recipe: dict) -> Path:
+        """The share of a synthetic set, class by class, that a classifier trained on these real records finds most probable."""
+        if share == 1:
+            return synthetic
+        out = self.folder / "kept" / f"{synthetic.parent.name}-{synthetic.name}-by-{real.name}-{classifier}-keep{share:g}"
+        with self.alone(f"kept-{out.name}"):
+            if not (out / "dataset.json").is_file():
+                judge = self.folder / "judges" / f"{real.name}-{classifier}"
+                run = train_classifier(
+                    classifier,
+                    real,
+                    judge,
+                    task=self.config.task,
+                    seed=self.config.seed,
+                    bootstrap=0,
+                    resume=True,
+                    quiet=True,
+                    **recipe,
+                )
+                _keep(synthetic, out, share, run, self.config)
+                leave_the_model(run)
+        return out
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Holds other processes back that would make the same thing."""
+        locks = self.folder / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with (locks / name).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def pool_labels(labels: np.ndarray, config: StudyConfig) -> np.ndarray:
+    """The labels `(n, classes)` to draw for a fold whose training records have `labels`: what every ratio and mixing needs.
+
+    A tenth more, for a tenth is the set's validation split. Where classes do not exclude each other, labels are those of the
+    training records over and over, in an order of their own.
+    """
+    task, rng = config.the_task, np.random.default_rng(config.seed)
+    if task.multi_label:
+        wanted = max(config.most_synthetic * len(labels), config.pool_per_class * len(task.classes)) / 0.9
+        places = np.tile(rng.permutation(len(labels)), int(np.ceil(wanted / len(labels))))[: int(np.ceil(wanted))]
+        return labels[places]
+    sizes = labels.sum(axis=0)
+    grids = config.grids.get("augmentation", ())
+    asked = [dealt(sizes, ratio, mixing) for grid in grids for ratio in grid.ratios for mixing in grid.mixings]
+    counts = np.max([*asked, np.full(len(sizes), config.pool_per_class)], axis=0) / 0.9
+    return rng.permutation(np.repeat(np.eye(len(sizes), dtype=np.float32), np.ceil(counts).astype(int), axis=0))
+
+
+def leave_the_model(run: Run) -> None:
+    """Deletes what only a training that goes on needs: hundreds of runs would fill a disk."""
+    for name in ("checkpoints", "tensorboard"):
+        shutil.rmtree(run.folder / name, ignore_errors=True)
+
+
+def _keep(synthetic: Path, out: Path, share: float, run: Run, config: StudyConfig) -> None:
+    """Writes the best share of a synthetic set as a set; the classifier's training records count as the set's own from then on."""
+    manifest, model, task = read_manifest(synthetic), load_classifier(run), config.the_task
+    out.mkdir(parents=True, exist_ok=True)
+    summaries = []
+    for split in ("train", "validation"):
+        arrays = load_arrays(synthetic, split, task)
+        likely = predict(model, arrays.signals)
+        names = {arrays.ids[place] for place in best_share(arrays.labels, likely, share)}
+        chosen = (record for record in read_records(synthetic, split, manifest) if record.id in names)
+        summaries += write_split(out, split, chosen, len(names), manifest.leads, manifest.samples)
+    seen = sorted({*manifest.generator["trained_on"], *run.trained_on()})
+    description = {
+        "name": out.name,
+        "sampling_rate": manifest.sampling_rate,
+        "seconds": manifest.seconds,
+        "leads": manifest.leads,
+        "sources": manifest.sources,
+        "provenance": {"command": "study", "kept": share, "of": manifest.name},
+        "generator": manifest.generator | {"trained_on": seen},
+    }
+    finish_dataset(out, description, summaries)
+
+
+def best_share(labels: np.ndarray, probabilities: np.ndarray, share: float) -> np.ndarray:
+    """Places, in order, of the share of records of each label whose label is the most probable.
+
+    Args:
+        labels: `(records, classes)` one-hot or multi-hot; records of equal labels compete with each other.
+        probabilities: `(records, classes)`.
+        share: Above 0, up to 1; every label keeps at least one record.
+    """
+    likely = np.clip(probabilities, 1e-7, 1 - 1e-7)
+    fit = np.sum(labels * np.log(likely) + (1 - labels) * np.log(1 - likely), axis=1)
+    kept = []
+    for label in np.unique(labels, axis=0):
+        members = np.flatnonzero((labels == label).all(axis=1))
+        best = members[np.argsort(-fit[members], kind="stable")]
+        kept.append(best[: max(1, round(share * len(members)))])
+    return np.sort(np.concatenate(kept)) if kept else np.zeros(0, int)

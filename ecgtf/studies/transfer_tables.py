@@ -1,0 +1,125 @@
+"""The tables that the transfer study alone has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ecgtf.studies import words
+from ecgtf.studies.analysis import Analysis, Comparison
+from ecgtf.studies.comparisons import NON_INFERIOR, Families
+from ecgtf.studies.rows import (
+    AUROC,
+    INTERVALS,
+    LEARNT,
+    P_VALUES,
+    SEEDS,
+    TUNING,
+    arm_cells,
+    arm_columns,
+    learning_rows,
+    note,
+    records_note,
+    score_cells,
+)
+from ecgtf.studies.tables import Column, Table, Value
+
+
+def curves(analysis: Analysis, collection: str) -> Table:
+    """Macro-AUROC by the share of real records, a row for each source."""
+    fractions = sorted({arm.fraction for arm in analysis.pools.arms if arm.collection == collection})
+    rows = []
+    for (_, classifier, _, kind), arms in learning_rows(analysis, collection).items():
+        arm = next(iter(arms.values()))
+        cells: list[Value] = []
+        for fraction in fractions:
+            score = analysis.score(arms[fraction], collection) if fraction in arms else None
+            cells.append(score.macro_auroc if score else None if fraction in arms else words.NOTHING)
+        counts = [score.seeds for arm in arms.values() if (score := analysis.score(arm, collection))]
+        kind = kind if analysis.pools.learned(arm) else words.NOTHING
+        seeds = words.NOTHING if not counts else "-".join(str(count) for count in sorted({min(counts), max(counts)}))
+        rows.append((words.source(arm, "transfer", analysis.pools), classifier, words.recipe(arm), kind, *cells, seeds))
+    return Table(
+        f"curves-{collection}",
+        f"Macro-AUROC on {collection} by the share of its real records that were learnt from",
+        note(
+            records_note(analysis, collection),
+            "Generator saw: all real training records, or the same share as the classifier; only the latter saves real records",
+            INTERVALS,
+            TUNING,
+        ),
+        (
+            *map(Column, ("source", "classifier", "recipe", LEARNT.title)),
+            *(Column(words.percent(fraction), "estimate") for fraction in fractions),
+            Column(SEEDS),
+        ),
+        tuple(rows),
+    )
+
+
+def against_scratch(analysis: Analysis, collection: str, found: Families, kind: str) -> Table:
+    """Against training from scratch on the same real records, by the `plain` (same) recipe or the `tuned` one."""
+    rows = []
+    for each in found[f"{kind}-{collection}"]:
+        scores = score_cells(analysis, each.first, collection)
+        second = analysis.score(each.second, collection)
+        rows.append(
+            (
+                *arm_cells(each.first, "transfer", analysis),
+                scores[0],
+                scores[3],
+                words.recipe(each.second),
+                second and second.macro_auroc,
+                each.difference,
+            )
+        )
+    which = "by the same recipe, or the plain one where there is none," if kind == "plain" else "by the tuned recipe"
+    return Table(
+        f"{kind}-{collection}",
+        f"Pre-training against {kind} training from scratch on the same share of {collection}",
+        note(f"From scratch: trained {which} on the same real records", records_note(analysis, collection), P_VALUES),
+        (
+            *arm_columns("transfer"),
+            AUROC,
+            Column(SEEDS),
+            Column("scratch by"),
+            Column("scratch macro-AUROC", "estimate"),
+            Column("difference", "difference"),
+        ),
+        tuple(rows),
+    )
+
+
+def against_full(analysis: Analysis, found: Sequence[Comparison]) -> Table:
+    """Against training from scratch on all real records: does a share of them do after synthetic ones?"""
+    rows = []
+    for each in found:
+        score = analysis.score(each.first, each.test_on)
+        change = each.difference
+        above = None if change is None else _yes(change.value > NON_INFERIOR)
+        shown = None if change is None or change.low is None else _yes(change.low > NON_INFERIOR)
+        named = (each.test_on, *arm_cells(each.first, "transfer", analysis))
+        rows.append((*named, score and score.macro_auroc, change, above, shown))
+    return Table(
+        "full",
+        "Against training on all real records alone",
+        note(
+            "The difference is to training from scratch, tuned, on 100 % of the real records",
+            f"Non-inferior by {-NON_INFERIOR:g}: the low end of the interval is above {NON_INFERIOR:g}, and not the difference alone; "
+            "each interval by itself, without a correction for their number",
+            "Only where the generator saw no more than the same share are real records saved",
+            P_VALUES,
+        ),
+        (
+            Column("collection"),
+            *arm_columns("transfer"),
+            AUROC,
+            Column("difference", "difference"),
+            Column(f"above {NON_INFERIOR:g}"),
+            Column("non-inferior"),
+        ),
+        tuple(rows),
+    )
+
+
+def _yes(true: bool) -> str:
+    return "yes" if true else "no"

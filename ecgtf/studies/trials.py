@@ -1,0 +1,206 @@
+"""One cell of a study: a classifier trained as the cell says, and what it makes of the records to test on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from ecgtf.augment import Augmentation
+from ecgtf.classifiers.classifier import train_classifier
+from ecgtf.classifiers.examples import Examples, read_examples
+from ecgtf.classifiers.fitting import judged
+from ecgtf.classifiers.metrics import classification_metrics
+from ecgtf.classifiers.networks import load_classifier, predict
+from ecgtf.classifiers.transfer import finetune
+from ecgtf.dataset import Folders, check_no_leak, combined_manifest
+from ecgtf.run_folder import Run
+from ecgtf.studies.cells import Cell
+from ecgtf.studies.config import FOREST, Recipe, StudyConfig
+from ecgtf.studies.feature_forest import FeatureForest, morphology_features, rhythm_features
+from ecgtf.studies.results import Predictions, Row
+from ecgtf.studies.sources import Workshop, leave_the_model
+from ecgtf.tasks import Task, get_task
+
+_SETS_IN_MEMORY = 6
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Runs the cells of a study.
+
+    Args:
+        workshop: Makes folds, generators and synthetic sets.
+        study: `augmentation` or `transfer`.
+    """
+
+    workshop: Workshop
+    study: str
+    _measured: dict[str, np.ndarray] = field(default_factory=dict)
+    """Features of records by id: every forest sees the same."""
+
+    @property
+    def config(self) -> StudyConfig:
+        """The study's settings."""
+        return self.workshop.config
+
+    @property
+    def task(self) -> Task:
+        """What the classes are."""
+        return self.config.the_task
+
+    def run(self, cell: Cell) -> list[tuple[Row, Predictions]]:
+        """Trains a cell's classifier and tests it on the same fold of every collection; its run folder is deleted afterwards.
+
+        Raises:
+            LeakError: if a record to test on was trained on, by the classifier or by what it learnt from.
+            ValueError: if the training is not possible, for instance because a class has no training records.
+        """
+        keras.backend.clear_session()
+        real = self.workshop.fold(cell.collection, cell.fold, cell.fraction)
+        if cell.classifier == FOREST:
+            probabilities, score = self._forest(cell, real)
+        else:
+            run = self._trained(cell, real)
+            tested = [record for name in self._tests(cell) for record in self._test(name, cell.fold).ids]
+            check_no_leak(run.trained_on(), tested)
+            model = load_classifier(run)
+            probabilities = {name: predict(model, self._test(name, cell.fold).signals) for name in self._tests(cell)}
+            validation = read_examples(real, "validation", self.task)
+            score = _score(validation.labels, predict(model, validation.signals))
+            shutil.rmtree(run.folder)
+        return list(self._scored(cell, probabilities, score))
+
+    def _tests(self, cell: Cell) -> tuple[str, ...]:
+        """The collections to test on: each by itself, and all together what was trained on all."""
+        names = tuple(self.config.collections)
+        return (*names, self.config.merged) if cell.collection == self.config.merged and len(names) > 1 else names
+
+    def _test(self, collection: str, fold: int) -> Examples:
+        return _examples(self.workshop.fold(collection, fold), "test", self.config.task)
+
+    def _scored(
+        self, cell: Cell, probabilities: dict[str, np.ndarray], score: float | None
+    ) -> Iterator[tuple[Row, Predictions]]:
+        for name, likely in probabilities.items():
+            test = self._test(name, cell.fold)
+            scores = classification_metrics(
+                test.labels, likely, self.task.classes, multi_label=self.task.multi_label, bootstrap=0
+            )
+            means = {key: scores[key]["value"] for key in ("macro_auroc", "macro_f1", "accuracy")}
+            yield Row(cell, name, "", len(test), **means, validation_score=score), Predictions(test.ids, test.labels, likely)
+
+    def _trained(self, cell: Cell, real: Path) -> Run:
+        """The run of the cell's classifier."""
+        recipe = self.config.recipes[cell.recipe]
+        out = self.workshop.folder / "classifiers" / f"{self.study}-{cell.name}"
+        if self.study == "augmentation":
+            synthetic = self._source(cell, cell.source, real) if cell.stages else None
+            more = {"synthetic": synthetic, "synthetic_ratio": cell.ratio, "mixing": cell.mixing} if cell.stages else {}
+            return train_classifier(cell.classifier, real, out, **self._fixed(cell), **_training(recipe), **more)
+        if not cell.stages:
+            return train_classifier(cell.classifier, real, out, **self._fixed(cell), **_training(recipe))
+        start = self._pretrained(cell, cell.stages, real)
+        rehearse = {}
+        if recipe.rehearsal:
+            rehearse = {"rehearse": self._source(cell, cell.stages[-1], real), "rehearsal": recipe.rehearsal}
+        return finetune(
+            real,
+            out,
+            from_run=start,
+            **self._fixed(cell),
+            **_training(recipe) | {"steps": recipe.finetune_steps, "learning_rate": recipe.finetune_rate},
+            mode=recipe.mode,
+            **rehearse,
+        )
+
+    def _fixed(self, cell: Cell) -> dict:
+        return {"task": self.config.task, "seed": cell.seed, "bootstrap": 0, "resume": True, "quiet": True}
+
+    def _pretrained(self, cell: Cell, stages: tuple[str, ...], real: Path) -> Path:
+        """The run of a classifier that learnt from the sources in turn; cells that differ in what follows share it."""
+        recipe = self.config.recipes[cell.recipe]
+        out = self.workshop.folder / "pretrained" / pretraining_name(cell, stages, self.config)
+        before = self._pretrained(cell, stages[:-1], real) if len(stages) > 1 else None
+        data, fixed = self._source(cell, stages[-1], real), self._fixed(cell)
+        if stages[-1] in self.config.sources:
+            fixed["task"] = self.config.sources[stages[-1]].task or self.config.task
+        training = _training(recipe) | {"steps": recipe.pretrain_steps}
+        with self.workshop.alone(f"pretrained-{out.name}"):
+            if before is None:
+                run = train_classifier(cell.classifier, data, out, **fixed, **training)
+            else:
+                run = finetune(data, out, from_run=before, mode="full", **fixed, **training)
+            leave_the_model(run)
+        return out
+
+    def _source(self, cell: Cell, name: str, real: Path) -> Folders:
+        """The data sets of a source, as the cell's classifier may see them."""
+        if name in self.config.collections:
+            return self.workshop.fold(name, cell.fold)
+        if name in self.config.sources:
+            return list(self.config.sources[name].data)
+        recipe = self.config.recipes[cell.recipe]
+        synthetic = self.workshop.synthetic(name, cell.collection, cell.fold, cell.seen)
+        return self.workshop.kept(synthetic, real, recipe.keep, cell.classifier, _training(recipe))
+
+    def _forest(self, cell: Cell, real: Path) -> tuple[dict[str, np.ndarray], float | None]:
+        """Probabilities of the feature forest on each collection's test records, and its score on the validation records."""
+        train, validation = (read_examples(real, split, self.task) for split in ("train", "validation"))
+        forest = FeatureForest().fit(self._features(train), train.labels, self.task.multi_label, cell.seed)
+        tests = {name: self._test(name, cell.fold) for name in self._tests(cell)}
+        probabilities = {name: forest.probabilities(self._features(test)) for name, test in tests.items()}
+        return probabilities, _score(validation.labels, forest.probabilities(self._features(validation)))
+
+    def _features(self, examples: Examples) -> np.ndarray:
+        """What a cardiologist measures of the rhythm; of the waves too where the classes are more than rhythms."""
+        new = [place for place, name in enumerate(examples.ids) if name not in self._measured]
+        if new:
+            signals, rate, leads = examples.signals[new], *self._signal
+            columns = [rhythm_features(signals, rate)]
+            if self.task.multi_label:
+                columns.append(morphology_features(signals, rate, leads))
+            names = [examples.ids[place] for place in new]
+            self._measured.update(zip(names, np.concatenate(columns, axis=1), strict=True))
+        return np.stack([self._measured[name] for name in examples.ids])
+
+    @cached_property
+    def _signal(self) -> tuple[float, tuple[str, ...]]:
+        manifest = combined_manifest([folder for names in self.config.collections.values() for folder in names])
+        return manifest.sampling_rate, manifest.leads
+
+
+def pretraining_name(cell: Cell, stages: tuple[str, ...], config: StudyConfig) -> str:
+    """A name for the pre-training on sources in turn: the same for all cells that share it."""
+    depends = [cell.collection, cell.fold, cell.classifier, cell.recipe, "~".join(stages), f"seed{cell.seed}"]
+    depends += [f"seen{cell.seen:g}"] if any(stage in config.generators for stage in stages) else []
+    depends += [f"real{cell.fraction:g}"] if config.recipes[cell.recipe].keep < 1 else []
+    return "-".join(map(str, depends))
+
+
+def _score(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
+    """What recipes are chosen by; None without validation records."""
+    return judged(labels, probabilities)["val_score"] if len(labels) else None
+
+
+def _training(recipe: Recipe) -> dict:
+    """The arguments of a recipe that every training of a classifier takes."""
+    return {
+        "preset": recipe.preset,
+        "steps": recipe.steps,
+        "batch_size": recipe.batch_size,
+        "learning_rate": recipe.learning_rate,
+        "balance": recipe.balance,
+        "augment": Augmentation.parse(recipe.augment),
+        "patience": recipe.patience,
+    }
+
+
+@lru_cache(maxsize=_SETS_IN_MEMORY)
+def _examples(folder: Path, split: str, task: str) -> Examples:
+    return read_examples(folder, split, get_task(task))

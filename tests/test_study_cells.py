@@ -1,0 +1,135 @@
+"""What a study is asked for, and the cells that follow from it."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from ecgtf.studies.cells import Cell, augmentation_cells, part_of, transfer_cells
+from ecgtf.studies.config import read_config, shipped_configs
+from ecgtf.studies.results import Results, Row
+
+BASE = """
+task = "rhythm4"
+folds = 2
+merge = true
+[collections]
+A = ["data/a"]
+B = ["data/b"]
+[sources.simulator]
+data = ["data/s"]
+[generators.vqvae]
+kind = "vqvae"
+[recipes.plain]
+[recipes.balanced]
+balance = 1.0
+"""
+
+
+def config(tmp_path, text: str):
+    path = tmp_path / "some.toml"
+    path.write_text(BASE + text)
+    return read_config(path)
+
+
+def test_a_grid_is_every_combination_for_every_fold_collection_and_seed(tmp_path):
+    grid = '[[augmentation.grid]]\nrecipes = ["plain"]\nsources = ["vqvae", "simulator"]\nratios = [0, 0.5, 1]\nseeds = 2\n'
+    cells = augmentation_cells(config(tmp_path, grid))
+    assert len(cells) == len(set(cells)) == 2 * 3 * 2 * (1 + 2 * 2)  # folds, collections, seeds; no source, or source and ratio
+    assert {cell.collection for cell in cells} == {"A", "B", "A+B"}
+    assert all(cell.source == "none" and not cell.mixing for cell in cells if not cell.ratio)
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)  # a study that is ended early has whole tables
+
+
+def test_transfer_names_the_other_collection_and_what_the_generator_saw(tmp_path):
+    grid = """[[transfer.grid]]
+recipes = ["plain"]
+classifiers = ["resnet1d", "feature_forest"]
+sources = ["none", "other", "simulator", "vqvae", "simulator>vqvae"]
+fractions = [0.2, 1]
+seen = ["all", "same"]
+"""
+    cells = [cell for cell in transfer_cells(config(tmp_path, grid)) if cell.fold == 0]
+    assert {(cell.collection, cell.source) for cell in cells if cell.source in "AB"} == {("A", "B"), ("B", "A")}
+    mine = [cell for cell in cells if cell.collection == "A" and cell.fraction == 0.2 and cell.classifier == "resnet1d"]
+    seen = {(cell.source, cell.seen) for cell in mine}
+    assert seen == {
+        ("none", 1.0),
+        ("B", 1.0),
+        ("simulator", 1.0),
+        *((name, share) for name in ("vqvae", "simulator>vqvae") for share in (1.0, 0.2)),
+    }
+    assert {(cell.source, cell.recipe) for cell in cells if cell.classifier == "feature_forest"} == {("none", "")}
+    assert len({cell.name for cell in cells}) == len(cells)
+
+
+def test_parts_share_the_cells_and_keep_a_fold_of_a_collection_together(tmp_path):
+    grid = '[[augmentation.grid]]\nrecipes = ["plain"]\nsources = ["vqvae"]\nratios = [0, 1]\nseeds = 3\n'
+    cells = augmentation_cells(config(tmp_path, grid))
+    parts = [part_of(cells, f"{number}/4") for number in range(1, 5)]
+    assert Counter(cell for part in parts for cell in part) == Counter(cells)
+    folds = [{(cell.collection, cell.fold) for cell in part} for part in parts]
+    assert sum(map(len, folds)) == len(set.union(*folds))
+    assert part_of(cells, None) == cells
+    for wrong in ("0/4", "5/4", "1", "a/b", "1/0", "-1/2"):
+        with pytest.raises(ValueError, match="expected a part as 1/4"):
+            part_of(cells, wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[[transfer.grid]]\nrecipes = ["plan"]', "unknown recipe 'plan'; expected one of plain, balanced"),
+        ('[[transfer.grid]]\nrecipes = ["plain"]\nsources = ["gan"]', "unknown source 'gan'"),
+        ('[[transfer.grid]]\nrecipes = ["plain"]\nsources = ["simulator>gan"]', "unknown source 'gan'"),
+        ('[[transfer.grid]]\nrecipes = ["plain"]\nfractions = [0]', "fractions above 0"),
+        ('[[transfer.grid]]\nrecipes = ["plain"]\nseen = ["some"]', "unknown seen 'some'"),
+        ('[[transfer.grid]]\nrecipe = ["plain"]', "unknown setting 'recipe' in transfer.grid"),
+        ('[[augmentation.grid]]\nrecipes = ["plain"]\nclassifiers = ["svm"]', "unknown classifier 'svm'"),
+        ('[[augmentation.grid]]\nrecipes = ["plain"]\nmixings = ["even"]', "unknown mixing 'even'"),
+        ("[[augmentation.grid]]\nseeds = 1", "expected recipes in each grid"),
+        ('[generators."A"]\nkind = "vqvae"', "'A' names two things"),
+        ('[generators."v>w"]\nkind = "vqvae"', "letters, digits and _"),
+        ("[generators.gan]\nkind = 'gan'", "unknown generator 'gan'"),
+        ("[recipes.odd]\nkeep = 0", "keep above 0"),
+        ("[recipes.odd]\naugment = 'gain'", "expected a number for gain"),
+        ("[recipes.odd]\npreset = 'huge'", "unknown preset 'huge'"),
+        ("[recipes.'a/b']", "letters, digits and _"),
+        ("folds = = 2", "is no TOML file"),
+    ],
+)
+def test_settings_that_are_not_possible_are_one_clear_line(tmp_path, text, said):
+    with pytest.raises(ValueError, match=said) as error:
+        config(tmp_path, text)
+    assert "some.toml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_shipped_settings_are_read(tmp_path):
+    names = shipped_configs()
+    assert {"paper", "small", "smoke"} <= set(names)
+    for name in names:
+        settings = read_config(name)
+        assert settings.name == name
+        assert augmentation_cells(settings) or transfer_cells(settings)
+    with pytest.raises(ValueError, match=r"no such file.*one of .*paper"):
+        read_config(tmp_path / "none.toml")
+
+
+def test_a_table_is_read_as_it_was_written_and_half_a_line_is_none(tmp_path):
+    results, cell = Results(tmp_path), Cell("A+B", 1, "resnet1d", "plain", "simulator>vqvae", fraction=0.05, seed=3)
+    rows = [Row(cell, "A", n=12, macro_auroc=0.75, macro_f1=0.5, accuracy=0.25, validation_score=0.125), Row(cell, "B", n=7)]
+    failed = Row(replace(cell, seed=4), "A+B", error='ValueError: no "SB", none')
+    results.append(rows)
+    with results.path.open("a") as file:
+        file.write("A,0,resnet1d,plain,none,0")  # a process was killed while it wrote
+    assert results.rows() == rows
+    results.append([failed])
+    assert results.rows() == [*rows, failed]
+    results.rewrite([failed.cell, cell])
+    assert results.rows() == [failed, *rows]
+    results.forget_failures()
+    assert results.rows() == rows
+    results.path.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="is no table"):
+        results.rows()

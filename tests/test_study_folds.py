@@ -1,0 +1,104 @@
+"""Folds of a study: patients never cross them, classes are spread, shares are nested, nothing is lost."""
+
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+from conftest import write_toy_dataset
+
+from ecgtf.dataset import load_arrays, read_manifest
+from ecgtf.studies.config import Recipe, StudyConfig
+from ecgtf.studies.folds import make_folds, write_fold
+
+FOLDS = 3
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    root = tmp_path_factory.mktemp("folds")
+    per_class = {"train": 8, "validation": 3, "test": 4}
+    a = write_toy_dataset(root / "a", per_class, name="a")
+    b = write_toy_dataset(root / "b", dict.fromkeys(per_class, 3), name="b")
+    rename(b)
+    return StudyConfig("toy", "rhythm4", {"A": (str(a),), "B": (str(b),)}, {"plain": Recipe()}, merge=True, folds=FOLDS)
+
+
+def rename(folder):
+    """Gives the records of a set ids and patients of their own."""
+    from dataclasses import replace
+
+    from ecgtf.dataset import finish_dataset, read_records, write_split
+
+    manifest = read_manifest(folder)
+    summaries = []
+    for split in ("train", "validation", "test"):
+        records = [replace(record, id=f"b/{record.id}") for record in read_records(folder, split, manifest)]
+        summaries += write_split(folder, split, records, len(records), manifest.leads, manifest.samples)
+    about = {"name": "b", "sampling_rate": manifest.sampling_rate, "seconds": manifest.seconds, "leads": manifest.leads}
+    finish_dataset(folder, about, summaries)
+
+
+def test_each_record_is_tested_once_and_no_patient_stands_on_two_sides(settings):
+    folds = make_folds(settings)
+    tested = Counter(member.id for fold in range(FOLDS) for member in folds.of("A+B", fold, "test"))
+    assert tested == Counter(member.id for member in folds.members)
+    for fold in range(FOLDS):
+        sides = defaultdict(set)
+        for member in folds.members:
+            sides[member.group].add(folds.splits[fold][member.id])
+        assert all(len(splits) == 1 for splits in sides.values())
+        merged = {member.id for member in folds.of("A+B", fold, "train")}
+        assert merged == {member.id for name in "AB" for member in folds.of(name, fold, "train")}
+
+
+def test_classes_are_spread_evenly(settings):
+    folds = make_folds(settings)
+    sizes = np.array([np.sum([member.label for member in folds.of("A", fold, "test")], axis=0) for fold in range(FOLDS)])
+    assert (np.ptp(sizes, axis=0) <= 3).all()
+    assert (np.sum([member.label for member in folds.of("A", 0, "validation")], axis=0) > 0).all()
+
+
+def test_a_fold_is_a_data_set_whose_shares_are_nested_and_whose_test_is_whole(settings, tmp_path):
+    folds = make_folds(settings)
+    sets = {part: write_fold(folds, "A", 1, part, tmp_path / f"real{part:g}") for part in (0.2, 0.5, 1.0)}
+    ids = {(part, split): set(load_arrays(sets[part], split).ids) for part in sets for split in ("train", "validation", "test")}
+    for split in ("train", "validation"):
+        assert ids[0.2, split] < ids[0.5, split] < ids[1.0, split]
+    assert ids[0.2, "test"] == ids[1.0, "test"] == {member.id for member in folds.of("A", 1, "test")}
+    assert (load_arrays(sets[0.2], "train", "rhythm4").labels.sum(axis=0) >= 1).all()
+    before = (sets[0.2] / "dataset.json").read_bytes()
+    assert write_fold(folds, "A", 1, 0.2, sets[0.2]) == sets[0.2]
+    assert (sets[0.2] / "dataset.json").read_bytes() == before
+    assert read_manifest(sets[0.5]).provenance["real_fraction"] == 0.5
+
+
+def test_signals_arrive_as_they_were(settings, tmp_path):
+    folds = make_folds(settings)
+    written = load_arrays(write_fold(folds, "A+B", 0, 1.0, tmp_path / "fold"), "train")
+    there = {}
+    for folder in (settings.collections["A"][0], settings.collections["B"][0]):
+        for split in ("train", "validation", "test"):
+            arrays = load_arrays(folder, split)
+            there |= dict(zip(arrays.ids, arrays.signals, strict=True))
+    assert len(written) > 20
+    for name, signal in zip(written.ids, written.signals, strict=True):
+        np.testing.assert_array_equal(signal, there[name])
+
+
+def test_without_folds_the_splits_are_those_of_the_data_sets(settings):
+    from dataclasses import replace
+
+    folds = make_folds(replace(settings, folds=0))
+    given = set(load_arrays(settings.collections["A"][0], "validation").ids)
+    assert {member.id for member in folds.of("A", 0, "validation")} == given
+
+
+def test_collections_that_share_records_or_are_synthetic_are_refused(settings, tmp_path):
+    from dataclasses import replace
+
+    twin = write_toy_dataset(tmp_path / "twin", {"train": 1, "validation": 1, "test": 1})
+    with pytest.raises(ValueError, match="stands in two data sets"):
+        make_folds(replace(settings, collections={"A": settings.collections["A"], "C": (str(twin),)}))
+    made = write_toy_dataset(tmp_path / "made", {"train": 1, "validation": 1, "test": 1}, generator={"trained_on": []})
+    with pytest.raises(ValueError, match="is synthetic"):
+        make_folds(replace(settings, collections={"A": (str(made),)}))
