@@ -9,7 +9,7 @@ import pytest
 
 from ecgtf.classifiers import KINDS
 from ecgtf.classifiers.classifier import train_classifier
-from ecgtf.classifiers.examples import Examples, mix, read_examples, read_splits, share, training_batches
+from ecgtf.classifiers.examples import Examples, dealt, mix, read_examples, read_splits, share, training_batches
 from ecgtf.classifiers.fitting import _loss, fit_classifier
 from ecgtf.classifiers.networks import features, load_classifier, new_classifier, predict
 from ecgtf.classifiers.transfer import finetune
@@ -89,6 +89,24 @@ def test_synthetic_records_are_added_class_by_class():
     assert mix(real, made, 2.0, False, 0).labels.sum(axis=0).tolist() == [20, 8, 3]  # no more than there are
     assert len(mix(real, made, 0.0, False, 0)) == 0
     assert len(mix(real, made, 0.5, True, 0)) == 8
+
+
+def test_synthetic_records_may_balance_the_rare_classes():
+    assert dealt(np.array([10, 4, 2]), 0.25, "balancing").tolist() == [0, 1, 3]  # to the smallest, one after another: 10, 5, 5
+    assert dealt(np.array([10, 4, 2]), 1.0, "balancing").tolist() == [1, 7, 8]
+    sizes = np.array([100, 7, 31, 0])
+    for ratio in (0.0, 0.3, 1.0, 4.0):
+        added = dealt(sizes, ratio, "balancing")
+        assert added.sum() == round(ratio * sizes.sum())
+        assert (added >= 0).all()
+        filled = (sizes + added)[added > 0]
+        assert ratio == 0 or filled.max() - filled.min() <= 1  # whoever got records ends level
+    real, made = examples((10, 4, 2)), examples((50, 50, 5))
+    assert mix(real, made, 1.0, False, 0, "balancing").labels.sum(axis=0).tolist() == [1, 7, 5]
+    rare = mix(real, made, 3.0, True, 0, "balancing").labels.sum(axis=0)[2]
+    assert rare > mix(real, made, 3.0, True, 0).labels.sum(axis=0)[2] - 1
+    with pytest.raises(ValueError, match="expected one of proportional, balancing"):
+        mix(real, made, 1.0, False, 0, "evenly")
 
 
 @pytest.mark.parametrize("balance", [0.0, 1.0])
@@ -275,6 +293,16 @@ def test_pretraining_on_synthetic_records_then_a_share_of_real_ones(tmp_path, re
     assert stages == {"pretrain", "head", "finetune"}
     again = finetune(real, run.folder, real_frac=0.5, synthetic=synthetic, pretrain_steps=20, seed=2, resume=True, **QUICK)
     assert again.config == run.config
+
+
+def test_synthetic_records_may_stay_in_the_fine_tuning(tmp_path, real, synthetic, run):
+    options = QUICK | {"task": "rhythm4", "from_run": run.folder, "real_frac": 0.5, "mode": "full"}
+    alone = finetune(real, tmp_path / "a", **options)
+    beside = finetune(real, tmp_path / "b", rehearse=synthetic, rehearsal=0.5, **options)
+    assert beside.config["training_records"] == alone.config["training_records"]  # of real ones
+    logs = [(each.folder / "log.csv").read_text() for each in (alone, beside)]
+    assert logs[0] != logs[1]
+    assert set(map(hash_id, load_arrays(real, "train").ids)) <= set(beside.trained_on())  # what the generator saw
 
 
 def test_starting_from_a_run_replaces_the_head_where_classes_differ(tmp_path, real, run):

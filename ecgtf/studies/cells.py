@@ -95,12 +95,15 @@ def _other(collection: str, config: StudyConfig) -> str | None:
 
 
 def _in_order(cells: Sequence[Cell], config: StudyConfig) -> list[Cell]:
-    """Each cell once: all folds of the first seed first, and what needs no generator before what does, so that a study that is ended
-    early has whole tables."""
+    """Each cell once: first those that need no generator, seed by seed, then source by source those that do, so that a study which is
+    ended early has whole rows in its tables, and no generator is trained for a few of its cells."""
     places = {name: place for place, name in enumerate(config.all_collections)}
+    generators = list(config.generators)
 
     def order(cell: Cell) -> tuple:
-        return cell.seed, any(stage in config.generators for stage in cell.stages), cell.fold, places[cell.collection]
+        needed = [generators.index(stage) for stage in cell.stages if stage in generators]
+        late = (max(needed), cell.seen, places[cell.collection]) if needed else ()
+        return late, cell.seed, cell.fold, places[cell.collection]
 
     return sorted(dict.fromkeys(cells), key=order)
 

@@ -192,7 +192,8 @@ def generator_seconds(plan: GeneratorPlan, signal: _Signal, task: str) -> tuple[
             model = stages.build(stage, model)
             model.compile(make_optimizer(stage.learning_rate, stage.steps))
             columns = labels if stage.name in ("tokenizer", "enhancer") else _with_unknown(labels, plan)
-            training += stage.steps * _timed(lambda model=model, columns=columns: model.train_on_batch(signals, columns))
+            step = tf.function(model.train_step)
+            training += stage.steps * _timed(lambda step=step, columns=columns: step((signals, columns)))
     given = {"guidance": plan.guidance, "sampler": plan.sampler, "steps": plan.sampler_steps}
     options = dict(sizes.sampling) | {name: value for name, value in given.items() if value is not None}
     draw = tf.function(lambda label, seed: model.sample(label, seed, **options))

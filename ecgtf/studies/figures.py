@@ -68,6 +68,7 @@ def _gains(panel: Axes, compared: Sequence[Comparison], analysis: Analysis) -> N
         _points(panel, [(each.first.ratio + shift, each.difference) for each in mine], *sources[source], label=source)
     panel.axhline(0, **_ZERO)
     panel.set_xticks([0, *ratios])
+    panel.set_xlim(-2 * step, max(ratios, default=1) + step * (len(sources) / 2 + 1))
 
 
 def _other_recipes(panel: Axes, compared: Sequence[Comparison]) -> None:

@@ -1,0 +1,220 @@
+"""Studies from end to end: the settings that ship for a first look, killed, split over machines, with faults and leaks planted."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from conftest import edit_manifest
+from typer.testing import CliRunner
+
+from ecgtf.cli.main import app
+from ecgtf.dataset import hash_id, read_ids, read_manifest
+from ecgtf.studies.cells import CELLS
+from ecgtf.studies.config import read_config, shipped_configs
+from ecgtf.studies.results import Results
+from ecgtf.studies.runner import SETTINGS
+
+AUGMENTATION, TRANSFER = "reports/smoke-augmentation", "reports/smoke-transfer"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the simulated collections of `smoke.toml`, prepared as its head says, and both studies of it."""
+    folder = tmp_path_factory.mktemp("studies")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        text = shipped_configs()["smoke"].read_text()
+        for line in text.splitlines():
+            if line.startswith("#   ecgtf "):
+                call(*line.removeprefix("#   ecgtf ").split(), "--quiet")
+        for study in CELLS:
+            call("study", study, "smoke", "--quiet")
+    return folder
+
+
+@pytest.fixture
+def beside(tmp_path, place, monkeypatch):
+    """A folder with the same collections and nothing else, and the current one."""
+    (tmp_path / "data").symlink_to(place / "data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(*words: str, code: int = 0) -> str:
+    """What a command prints, if it ends with this code."""
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def settings(folder: Path, *changes: tuple[str, str], name: str = "other", grids: str | None = None) -> Path:
+    """A file of settings: those of `smoke.toml` with some texts changed, and with other grids."""
+    text = shipped_configs()["smoke"].read_text()
+    if grids is not None:
+        text = text[: text.index("[[augmentation.grid]]")] + grids
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path = folder / f"{name}.toml"
+    path.write_text(text)
+    return path
+
+
+def table(folder: str | Path) -> list[dict[str, str]]:
+    with (Path(folder) / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def without_error(folder: str | Path) -> None:
+    assert [row["error"] for row in table(folder) if row["error"]] == []
+
+
+@pytest.mark.parametrize(("study", "out"), [("augmentation", AUGMENTATION), ("transfer", TRANSFER)])
+def test_every_cell_of_the_first_look_is_tested_on_every_collection(place, study, out):
+    cells = CELLS[study](read_config("smoke"))
+    without_error(place / out)
+    tested = {(row["collection"], row["fold"], row["source"], row["test_on"]) for row in table(place / out)}
+    for cell in cells:
+        merged = {"A+B"} if cell.collection == "A+B" else set()
+        for name in {"A", "B"} | merged:
+            assert (cell.collection, str(cell.fold), cell.source, name) in tested
+    assert len(table(place / out)) == sum(3 if cell.collection == "A+B" else 2 for cell in cells)
+    assert all(0 <= float(row["macro_auroc"]) <= 1 and int(row["n"]) > 50 for row in table(place / out))
+
+
+@pytest.mark.parametrize("out", [AUGMENTATION, TRANSFER])
+def test_the_page_shows_its_answers_figures_and_tables(place, out):
+    page = (place / out / "index.html").read_text()
+    assert "not yet run" not in page
+    assert page.count("data:image/png;base64,") == len(list((place / out / "figures").glob("*.png"))) >= 2
+    endings = Counter(path.suffix for path in (place / out / "tables").iterdir())
+    assert endings[".csv"] == endings[".md"] == endings[".tex"] >= 3
+    assert json.loads((place / out / "summary.json").read_text())["progress"]["failed"] == {}
+
+
+def test_classifiers_that_were_tested_are_not_kept(place):
+    work = place / "runs/study-smoke"
+    assert list((work / "classifiers").iterdir()) == []
+    assert not list(work.rglob("checkpoints"))
+
+
+def test_what_is_kept_of_synthetic_records_is_what_a_classifier_finds_probable(place):
+    (folder,) = (place / "runs/study-smoke/kept").glob("*A-0-real0.5-by-A-0-real0.5*")
+    everything = read_manifest(next((place / "runs/study-smoke/synthetic").glob("*A-0-real0.5")))
+    kept = read_manifest(folder)
+    assert 0.65 * everything.records < kept.records < 0.75 * everything.records
+    judged_by = set(map(hash_id, read_ids(place / "runs/study-smoke/folds/A-0-real0.5", "train")))
+    assert judged_by <= set(kept.generator["trained_on"])  # the judge's training records count as the set's own
+
+
+def test_a_study_that_is_done_runs_nothing_again(place, monkeypatch):
+    monkeypatch.chdir(place)
+    before = [(place / AUGMENTATION / name).read_bytes() for name in ("results.csv", "seconds.csv")]
+    call("study", "augmentation", "smoke", "--quiet")
+    assert [(place / AUGMENTATION / name).read_bytes() for name in ("results.csv", "seconds.csv")] == before
+    said = call("study", "augmentation", "smoke", "--dry-run")
+    assert f"0 cells to run, {len(CELLS['augmentation'](read_config('smoke')))} done" in said
+
+
+def test_a_study_that_is_killed_ends_with_the_table_of_one_that_ran_through(place, beside):
+    """Killed with no warning behind its first cell, and again in the middle of a generator's training."""
+    command = [sys.executable, "-m", "ecgtf.cli.main", "study", "augmentation", "smoke", "--quiet"]
+    done, generators = beside / AUGMENTATION / "results.csv", beside / "runs/study-smoke/generators"
+    for moment in (lambda: done.exists() and done.read_text().count("\n") > 2, lambda: list(generators.glob("*/log.csv"))):
+        running = subprocess.Popen(command, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"})
+        while running.poll() is None and not moment():
+            time.sleep(0.05)
+        assert running.poll() is None, "ended before it was killed"
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+        with done.open("a") as file:
+            file.write("A,1,resnet1d,pla")  # the worst moment to be killed at
+    call("study", "augmentation", "smoke", "--quiet")
+    assert done.read_bytes() == (place / AUGMENTATION / "results.csv").read_bytes()
+
+
+def test_parts_that_other_machines_ran_are_brought_together(place, beside):
+    there = Results(place / AUGMENTATION)
+    for part, folder in enumerate(("one", "two")):
+        (beside / folder).mkdir()
+        shutil.copy(place / AUGMENTATION / SETTINGS, beside / folder)
+        results = Results(beside / folder)
+        for row in there.rows():
+            if row.cell.fold == part:
+                results.append([row])
+                results.save_predictions(row.cell, row.test_on, there.predictions(row.cell, row.test_on))
+    call("study", "augmentation", "smoke", "--out", "one", "--collect", "two", "--quiet")
+    assert (beside / "one/results.csv").read_bytes() == (place / AUGMENTATION / "results.csv").read_bytes()
+    said = call("study", "transfer", "smoke", "--out", "one", "--collect", "two", code=2)
+    assert "holds a study of another study (augmentation there, transfer now)" in said
+
+
+def test_a_cell_that_fails_is_recorded_and_the_others_go_on(place, beside):
+    shutil.copytree(place / "data/s", beside / "broken")
+    shard = next((beside / "broken").glob("train*"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:5000] + bytes(64) + whole[5064:])
+    grids = '[[augmentation.grid]]\nrecipes = ["plain"]\nsources = ["simulator"]\nratios = [0, 0.5]\ncollections = ["A"]\n'
+    path = settings(beside, ("data/s", "broken"), ("folds = 2", "folds = 2\nwork = 'work'"), grids=grids)
+    call("study", "augmentation", path, "--out", "out", "--quiet")
+    errors = {(row["source"], row["fold"]): row["error"] for row in table("out")}
+    assert all(("corrupt" in error) == (source == "simulator") for (source, _), error in errors.items())
+    assert "corrupt" in Path("out/index.html").read_text()
+    shard.write_bytes(whole)
+    call("study", "augmentation", path, "--out", "out", "--quiet")
+    assert len([row for row in table("out") if row["error"]]) == 2  # failures stay until they are asked for again
+    call("study", "augmentation", path, "--out", "out", "--retry", "--quiet")
+    without_error("out")
+    assert len(table("out")) == 2 * 2 * 2
+
+
+# --- what a generator must not have seen
+
+
+def test_a_generator_that_learnt_from_records_to_test_on_is_no_start(place, beside):
+    start = place / "runs/study-smoke/generators/vqvae-A-0-real1"
+    path = settings(beside, ('kind = "vqvae"', f'kind = "vqvae"\nstart = "{start}"'))
+    for study in CELLS:
+        said = call("study", study, path, code=2)
+        assert f"generator vqvae, which starts from {start}, leaks" in said
+    assert not list(beside.glob("runs/*/classifiers"))
+
+
+def test_a_source_that_learnt_from_records_to_test_on_is_refused(place, beside):
+    made = next((place / "runs/study-smoke/synthetic").glob("*A-0-real1"))
+    said = call("study", "transfer", settings(beside, ("data/s", str(made))), code=2)
+    assert "source simulator leaks" in said
+
+
+def test_a_test_record_in_the_training_set_of_a_folds_generator_ends_the_study(place, beside):
+    shutil.copytree(place / "runs", beside / "runs")
+    planted = read_ids(beside / "runs/study-smoke/folds/A-0-real1", "test")[0]
+    synthetic = next((beside / "runs/study-smoke/synthetic").glob("*A-0-real1"))
+    made = json.loads((synthetic / "dataset.json").read_text())["generator"]
+    edit_manifest(synthetic, generator=made | {"trained_on": sorted([*made["trained_on"], hash_id(planted)])})
+    grids = '[[augmentation.grid]]\nrecipes = ["plain"]\nsources = ["vqvae"]\nratios = [0.5]\ncollections = ["A"]\n'
+    said = call("study", "augmentation", settings(beside, name="smoke", grids=grids), "--out", "out", code=2)
+    assert re.search("1 of [0-9]+ test records were used in training", said)
+    assert not Path("out/results.csv").exists()
+
+
+def test_a_folder_of_another_study_is_left_alone(place, beside):
+    shutil.copytree(place / AUGMENTATION, beside / "out")
+    said = call(
+        "study", "augmentation", settings(beside, ("steps = 20\npretrain", "steps = 30\npretrain")), "--out", "out", code=2
+    )
+    assert "other recipes: plain was" in said
+    said = call("study", "augmentation", settings(beside, ("folds = 2", "folds = 3")), "--out", "out", code=2)
+    assert "another folds (2 there, 3 now)" in said
+    (beside / "mine").mkdir()
+    (beside / "mine/notes.txt").write_text("mine")
+    assert "holds no study" in call("study", "augmentation", "smoke", "--out", "mine", code=2)
