@@ -76,7 +76,7 @@ def only_report(given: Path | None) -> Path:
     """
     if given is not None and not any(given.glob("*/closeness.json")):
         return given
-    found = sorted(path.parent for path in (given or REPORTS).rglob("closeness.json"))
+    found = sorted(path.parent for name in ("closeness.json", "study.json") for path in (given or REPORTS).rglob(name))
     return _only(found, "report", "its folder", "ecgtf evaluate")
 
 

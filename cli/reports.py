@@ -73,10 +73,14 @@ def report(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Write the HTML page of a report again from its saved figures."""
-    from ecgtf.report.page import rebuild
-
-    _say_page(rebuild(defaults.only_report(folder)), quiet)
+    """Write the page of a report again from its saved figures, that of a study from its results."""
+    folder = defaults.only_report(folder)
+    if (folder / "study.json").is_file():
+        import_tensorflow()
+        from ecgtf.studies.runner import rebuild
+    else:
+        from ecgtf.report.page import rebuild
+    _say_page(rebuild(folder), quiet)
 
 
 def demo(

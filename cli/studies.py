@@ -42,10 +42,7 @@ def study(
 
         typer.echo(describe(which, settings, out, only))
         return
-    from ecgtf.studies.runner import collect as bring_in
     from ecgtf.studies.runner import run_study
 
-    if collect:
-        say(f"brought in {bring_in(out, collect)} cells", quiet)
-    page = run_study(which, settings, out, only=only, retry=retry, quiet=quiet)
+    page = run_study(which, settings, out, only=only, collect=collect or (), retry=retry, quiet=quiet)
     say(f"wrote {page}; next: open it in a browser", quiet)

@@ -46,6 +46,8 @@ def export(run: str | Path, out: str | Path, *, overwrite: bool = False) -> Path
         raise ValueError(f"{out} is the run itself: name another --out")
     config = {name: value for name, value in there.config.items() if name not in ("schema", "versions", "finished")}
     config["data"] = [Path(folder).name for folder in config["data"]]
+    if config.get("start"):
+        config["start"] = Path(config["start"]).name
     copy = Run.open(out, config, overwrite=overwrite)
     copy.config["versions"] = there.config["versions"]  # those that it was trained with
     bits = MANTISSA_BITS[there.config["precision"]]

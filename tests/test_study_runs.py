@@ -101,6 +101,14 @@ def test_the_page_shows_its_answers_figures_and_tables(place, out):
     assert json.loads((place / out / "summary.json").read_text())["progress"]["failed"] == {}
 
 
+@pytest.mark.parametrize("out", [AUGMENTATION, TRANSFER])
+def test_a_report_is_made_again_from_the_results(place, out):
+    before = (place / out / "index.html").read_text()
+    (place / out / "index.html").unlink()
+    call("report", place / out)
+    assert (place / out / "index.html").read_text() == before
+
+
 def test_classifiers_that_were_tested_are_not_kept(place):
     work = place / "runs/study-smoke"
     assert list((work / "classifiers").iterdir()) == []
@@ -152,10 +160,10 @@ def test_parts_that_other_machines_ran_are_brought_together(place, beside):
             if row.cell.fold == part:
                 results.append([row])
                 results.save_predictions(row.cell, row.test_on, there.predictions(row.cell, row.test_on))
-    call("study", "augmentation", "smoke", "--out", "one", "--collect", "two", "--quiet")
-    assert (beside / "one/results.csv").read_bytes() == (place / AUGMENTATION / "results.csv").read_bytes()
-    said = call("study", "transfer", "smoke", "--out", "one", "--collect", "two", code=2)
-    assert "holds a study of another study (augmentation there, transfer now)" in said
+    call("study", "augmentation", "smoke", "--out", "all", "--collect", "one", "--collect", "two", "--quiet")
+    assert (beside / "all/results.csv").read_bytes() == (place / AUGMENTATION / "results.csv").read_bytes()
+    said = call("study", "transfer", "smoke", "--out", "else", "--collect", "two", code=2)
+    assert "two holds a study of another study (augmentation there, transfer now)" in said
 
 
 def test_a_cell_that_fails_is_recorded_and_the_others_go_on(place, beside):

@@ -232,6 +232,17 @@ def read_config(path: str | Path) -> StudyConfig:
         raise ValueError(f"{path}: {error}") from error
 
 
+def config_of(settings: Mapping[str, Any]) -> StudyConfig:
+    """The settings whose `as_dict` this is, as a study's folder holds it.
+
+    Raises:
+        ValueError: as `read_config`.
+    """
+    content = dict(settings)
+    grids = content.pop("grids", {})
+    return _built(content | {study: {"grid": grids.get(study, ())} for study in STUDIES}, settings.get("name", ""))
+
+
 def shipped_configs() -> dict[str, Path]:
     """The settings that come with the package, by name."""
     return {path.stem: path for path in sorted((Path(__file__).parent / "configs").glob("*.toml"))}

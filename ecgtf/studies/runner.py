@@ -6,13 +6,14 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ecgtf.atomic import write_json
 from ecgtf.dataset import LeakError, check_no_leak, combined_manifest
 from ecgtf.progress import Progress
 from ecgtf.run_folder import Run, versions
 from ecgtf.studies.cells import CELLS, Cell, part_of
-from ecgtf.studies.config import StudyConfig
+from ecgtf.studies.config import StudyConfig, config_of
 from ecgtf.studies.page import write_report
 from ecgtf.studies.results import Results, Row
 from ecgtf.studies.sources import Workshop
@@ -22,7 +23,14 @@ SETTINGS = "study.json"
 
 
 def run_study(
-    study: str, config: StudyConfig, out: str | Path, *, only: str | None = None, retry: bool = False, quiet: bool = False
+    study: str,
+    config: StudyConfig,
+    out: str | Path,
+    *,
+    only: str | None = None,
+    collect: Sequence[str | Path] = (),
+    retry: bool = False,
+    quiet: bool = False,
 ) -> Path:
     """Runs the cells that are not done yet, and writes tables, figures and the page of what is there.
 
@@ -30,8 +38,8 @@ def run_study(
         study: `augmentation` or `transfer`.
         config: The study's settings.
         out: Report folder; a study of the same settings that is there goes on.
-        only: `I/N` runs the I-th of N parts; parts may write to the same folder at the same time, or to folders that `collect`
-            brings together.
+        only: `I/N` runs the I-th of N parts; parts may write to the same folder at the same time, or to folders of their own.
+        collect: Such folders, whose cells are brought in first.
         retry: Run cells again that failed before.
         quiet: Show no progress.
 
@@ -47,10 +55,12 @@ def run_study(
     if not cells:
         raise ValueError(f"expected at least one [[{study}.grid]] in the settings, received none")
     mine = part_of(cells, only)
-    _keep_settings(out, study, config)
+    asked = json.loads(json.dumps({"study": study, "settings": config.as_dict()}))
+    _keep_settings(out, asked)
     workshop = Workshop(config, quiet=True)
     check_sources(workshop)
     results = Results(out)
+    _bring_in(results, collect, asked)
     if retry:
         results.forget_failures()
     done = {row.cell.name for row in results.rows()}
@@ -111,65 +121,82 @@ def _refuse(what: str, trained_on: Sequence[str], tested: set[str]) -> None:
         raise LeakError(f"{what} leaks: {error}") from error
 
 
-def _keep_settings(out: Path, study: str, config: StudyConfig) -> None:
-    """Writes what was asked for, or compares it with what is there: grids may grow, what cells depend on must stay.
+def _keep_settings(out: Path, asked: dict[str, Any]) -> None:
+    """Writes what was asked for, or compares it with what is there.
 
     Raises:
         ValueError: if the folder holds something else.
     """
-    path = out / SETTINGS
-    asked = json.loads(json.dumps({"study": study, "settings": config.as_dict()}))
-    if path.is_file():
-        there = json.loads(path.read_text())
-        for name in ("study", "task", "collections", "merge", "folds", "validation", "seed"):
-            old, new = (content["settings"].get(name, content.get(name)) for content in (there, asked))
-            if old != new:
-                raise ValueError(f"{out} holds a study of another {name} ({old} there, {new} now): name another --out")
-        for name in ("recipes", "sources", "generators"):
-            old, new = there["settings"][name], asked["settings"][name]
-            changed = [part for part in old if part in new and old[part] != new[part]]
-            if changed:
-                raise ValueError(
-                    f"{out} holds a study with other {name}: {changed[0]} was {old[changed[0]]}, is {new[changed[0]]}: "
-                    "give it another name, or name another --out"
-                )
+    if (out / SETTINGS).is_file():
+        _check_same(out, asked)
     elif out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty and holds no study; name another --out")
     out.mkdir(parents=True, exist_ok=True)
-    write_json(path, asked | {"versions": versions()})
+    write_json(out / SETTINGS, asked | {"versions": versions()})
 
 
-def collect(out: str | Path, others: Sequence[str | Path]) -> int:
-    """Brings the cells of other folders of the same study into `out`; returns how many were new.
+def _check_same(folder: Path, asked: dict[str, Any]) -> None:
+    """Refuses a folder whose cells depend on other settings than those asked for; grids may differ.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    there = _settings_of(folder)
+    for name in ("study", "task", "collections", "merge", "folds", "validation", "seed"):
+        old, new = (content["settings"].get(name, content.get(name)) for content in (there, asked))
+        if old != new:
+            raise ValueError(f"{folder} holds a study of another {name} ({old} there, {new} now): name another --out")
+    for name in ("recipes", "sources", "generators"):
+        old, new = there["settings"][name], asked["settings"][name]
+        changed = [part for part in old if part in new and old[part] != new[part]]
+        if changed:
+            raise ValueError(
+                f"{folder} holds a study with other {name}: {changed[0]} was {old[changed[0]]}, is {new[changed[0]]}: "
+                "give it another name, or name another --out"
+            )
+
+
+def _bring_in(results: Results, others: Sequence[str | Path], asked: dict[str, Any]) -> None:
+    """Adds the cells of other folders of the same study that `results` does not have.
 
     Raises:
         ValueError: if a folder holds no study, or one of other settings.
     """
-    results = Results(out)
     known = {row.cell.name for row in results.rows()}
-    added = 0
     for other in map(Path, others):
-        settings = [json.loads(_settings_of(folder)) for folder in (Path(out), other)]
-        if settings[0]["study"] != settings[1]["study"] or settings[0]["settings"] != settings[1]["settings"]:
-            raise ValueError(f"{other} holds a study of other settings than {out}")
-        theirs = Results(other)
+        _check_same(other, asked)
+        there = Results(other)
         by_cell: dict[Cell, list[Row]] = {}
-        for row in theirs.rows():
+        for row in there.rows():
             by_cell.setdefault(row.cell, []).append(row)
         for cell, rows in by_cell.items():
             if cell.name in known:
                 continue
             for row in rows:
                 if not row.error:
-                    results.save_predictions(cell, row.test_on, theirs.predictions(cell, row.test_on))
+                    results.save_predictions(cell, row.test_on, there.predictions(cell, row.test_on))
             results.append(rows)
             known.add(cell.name)
-            added += 1
-    return added
 
 
-def _settings_of(folder: Path) -> str:
+def rebuild(out: str | Path) -> Path:
+    """Writes the tables, figures and page of a study again from its results; returns the page.
+
+    Raises:
+        ValueError: if the folder holds no study, or its results are damaged.
+    """
+    content = _settings_of(Path(out))
+    config = config_of(content["settings"])
+    return write_report(out, content["study"], config, CELLS[content["study"]](config))
+
+
+def _settings_of(folder: Path) -> dict[str, Any]:
     path = folder / SETTINGS
     if not path.is_file():
         raise ValueError(f"{folder} holds no study: {SETTINGS} is missing")
-    return path.read_text()
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): take it from another part of the study, or name another --out"
+        ) from error
