@@ -189,11 +189,11 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(place, beside):
 
 
 def test_a_generator_that_learnt_from_records_to_test_on_is_no_start(place, beside):
-    start = place / "runs/study-smoke/generators/vqvae-A-0-real1"
-    path = settings(beside, ('kind = "vqvae"', f'kind = "vqvae"\nstart = "{start}"'))
+    start = place / "runs/study-smoke/generators/diffwave-A-0-real1"
+    path = settings(beside, ('kind = "diffwave"', f'kind = "diffwave"\nstart = "{start}"'))
     for study in CELLS:
         said = call("study", study, path, code=2)
-        assert f"generator vqvae, which starts from {start}, leaks" in said
+        assert f"generator diffwave, which starts from {start}, leaks" in said
     assert not list(beside.glob("runs/*/classifiers"))
 
 
@@ -209,7 +209,7 @@ def test_a_test_record_in_the_training_set_of_a_folds_generator_ends_the_study(p
     synthetic = next((beside / "runs/study-smoke/synthetic").glob("*A-0-real1"))
     made = json.loads((synthetic / "dataset.json").read_text())["generator"]
     edit_manifest(synthetic, generator=made | {"trained_on": sorted([*made["trained_on"], hash_id(planted)])})
-    grids = '[[augmentation.grid]]\nrecipes = ["plain"]\nsources = ["vqvae"]\nratios = [0.5]\ncollections = ["A"]\n'
+    grids = '[[augmentation.grid]]\nrecipes = ["plain"]\nsources = ["diffwave"]\nratios = [0.5]\ncollections = ["A"]\n'
     said = call("study", "augmentation", settings(beside, name="smoke", grids=grids), "--out", "out", code=2)
     assert re.search("1 of [0-9]+ test records were used in training", said)
     assert not Path("out/results.csv").exists()

@@ -76,6 +76,12 @@ def transfer_cells(config: StudyConfig) -> list[Cell]:
     return _in_order(cells, config)
 
 
+def tested_on(cell: Cell, config: StudyConfig) -> tuple[str, ...]:
+    """The collections whose fold a cell is tested on: each by itself, and all together what was trained on all."""
+    names = tuple(config.collections)
+    return (*names, config.merged) if cell.collection == config.merged and len(names) > 1 else names
+
+
 CELLS = {"augmentation": augmentation_cells, "transfer": transfer_cells}
 """The cells of each study."""
 

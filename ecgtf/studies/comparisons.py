@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ecgtf.studies.analysis import Analysis, Comparison
-from ecgtf.studies.cells import Cell
+from ecgtf.studies.cells import Cell, tested_on
 from ecgtf.studies.config import FOREST, SCRATCH
 from ecgtf.studies.pooling import TUNED, forest_of, scratch_of, simulator_of
 
@@ -53,8 +53,9 @@ def _transfer(analysis: Analysis) -> Families:
     whole = [(arm, replace(scratch_of(arm, TUNED), fraction=1.0), arm.collection) for arm in best]
     found["full"] = analysis.compare(pair for pair in whole if pair[0] != pair[1])
     found["rivals"] = analysis.compare(_against_rivals(analysis))
-    cross = [(arm, scratch_of(arm, TUNED), test_on) for arm in arms if arm.recipe == TUNED for test_on in analysis.pools.tests]
-    found["cross"] = analysis.compare(pair for pair in cross if pair[0].collection != pair[2])
+    tuned = [(arm, scratch_of(arm, TUNED)) for arm in arms if arm.recipe == TUNED]
+    cross = [(*pair, test_on) for pair in tuned for test_on in tested_on(pair[0], analysis.config)]
+    found["cross"] = analysis.compare(each for each in cross if each[0].collection != each[2])
     found["lead"] = analysis.compare(_leads(analysis))
     return found
 
@@ -65,7 +66,7 @@ def _against_real_only(analysis: Analysis) -> Iterator[tuple[Cell, Cell, str]]:
         plain = scratch_of(arm, analysis.pools.plain(arm))
         second = scratch_of(arm, arm.recipe) if arm.source != SCRATCH else plain
         if arm.classifier != FOREST and arm != second:
-            for test_on in dict.fromkeys([arm.collection, *analysis.pools.tests]):
+            for test_on in tested_on(arm, analysis.config):
                 yield arm, second, test_on
 
 

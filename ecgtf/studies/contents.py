@@ -125,7 +125,9 @@ def cross(analysis: Analysis, study: str, found: Sequence[Comparison], second: s
             Column(SEEDS),
             Column("difference of macro-AUROC", "difference"),
         ),
-        tuple(sorted(rows, key=lambda row: (trained_on(analysis).index(row[0]), analysis.pools.tests.index(row[1])))),
+        tuple(
+            sorted(rows, key=lambda row: (trained_on(analysis).index(row[0]), analysis.config.all_collections.index(row[1])))
+        ),
     )
 
 

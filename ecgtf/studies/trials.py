@@ -20,7 +20,7 @@ from ecgtf.classifiers.networks import load_classifier, predict
 from ecgtf.classifiers.transfer import finetune
 from ecgtf.dataset import Folders, check_no_leak, combined_manifest
 from ecgtf.run_folder import Run
-from ecgtf.studies.cells import Cell
+from ecgtf.studies.cells import Cell, tested_on
 from ecgtf.studies.config import FOREST, Recipe, StudyConfig
 from ecgtf.studies.feature_forest import FeatureForest, morphology_features, rhythm_features
 from ecgtf.studies.results import Predictions, Row
@@ -67,19 +67,14 @@ class Trials:
             probabilities, score = self._forest(cell, real)
         else:
             run = self._trained(cell, real)
-            tested = [record for name in self._tests(cell) for record in self._test(name, cell.fold).ids]
+            tested = [record for name in tested_on(cell, self.config) for record in self._test(name, cell.fold).ids]
             check_no_leak(run.trained_on(), tested)
             model = load_classifier(run)
-            probabilities = {name: predict(model, self._test(name, cell.fold).signals) for name in self._tests(cell)}
+            probabilities = {name: predict(model, self._test(name, cell.fold).signals) for name in tested_on(cell, self.config)}
             validation = read_examples(real, "validation", self.task)
             score = _score(validation.labels, predict(model, validation.signals))
             shutil.rmtree(run.folder)
         return list(self._scored(cell, probabilities, score))
-
-    def _tests(self, cell: Cell) -> tuple[str, ...]:
-        """The collections to test on: each by itself, and all together what was trained on all."""
-        names = tuple(self.config.collections)
-        return (*names, self.config.merged) if cell.collection == self.config.merged and len(names) > 1 else names
 
     def _test(self, collection: str, fold: int) -> Examples:
         return _examples(self.workshop.fold(collection, fold), "test", self.config.task)
@@ -153,7 +148,7 @@ class Trials:
         """Probabilities of the feature forest on each collection's test records, and its score on the validation records."""
         train, validation = (read_examples(real, split, self.task) for split in ("train", "validation"))
         forest = FeatureForest().fit(self._features(train), train.labels, self.task.multi_label, cell.seed)
-        tests = {name: self._test(name, cell.fold) for name in self._tests(cell)}
+        tests = {name: self._test(name, cell.fold) for name in tested_on(cell, self.config)}
         probabilities = {name: forest.probabilities(self._features(test)) for name, test in tests.items()}
         return probabilities, _score(validation.labels, forest.probabilities(self._features(validation)))
 
