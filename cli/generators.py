@@ -55,7 +55,10 @@ def train_generator(
         typer.Option("--set", help="An option of a stage's model, such as denoiser.patch=1 or prior.causal=false; repeatable."),
     ] = None,
     start: Annotated[
-        Path | None, typer.Option("--from", help="Start from this run of a generator of the same kind, preset and options.")
+        str | None,
+        typer.Option(
+            "--from", metavar="RUN", help="Start from this run of the same kind, preset and options, or from simulated: that of the package."
+        ),
     ] = None,
     conditions: Annotated[
         str | None, typer.Option(help="What it is told of a record beside its classes: age,sex,heart_rate or some of them.")

@@ -31,6 +31,12 @@ SHIFT_SECONDS = 2.5
 """Training records are moved in time by up to this: a beat may then stand anywhere."""
 
 
+SIMULATED = "simulated"
+"""The start that comes with the package for each kind of generator: preset `small`, trained on simulated records alone."""
+
+_STARTS = Path(__file__).parent / "starts"
+
+
 def train_generator(
     kind: str,
     data: Folders,
@@ -73,8 +79,8 @@ def train_generator(
         objective: What a network that takes noise away is trained as, `diffusion` or `flow`; by default the preset's.
         steps: Training steps of each stage, in place of the preset's; 0 leaves out the enhancer.
         options: By stage, arguments of its model in place of the preset's, such as `{"denoiser": {"patch": 1}}`.
-        start: Folder of a finished run of the same kind, preset and options whose weights this one starts from, stage by stage; an
-            enhancer that it does not have starts afresh, and so do the vectors of classes and conditions that it does not know. Its
+        start: Folder of a finished run of the same kind, preset and options whose weights this one starts from, stage by stage, or
+            `simulated` for the one that comes with the package; an enhancer that it does not have starts afresh, and so do the vectors of classes and conditions that it does not know. Its
             training records count as this run's too. It is read again by `resume`, and must stay where it is until the end.
         conditions: What the generator is told of a record beside its classes, of `age`, `sex` and `heart_rate`.
         batch_size: Records a step, over all devices and workers.
@@ -185,13 +191,22 @@ def train_generator(
     return run
 
 
+def start_run(start: str | Path, kind: str) -> Run:
+    """The run of a generator that another one of its kind starts from; `simulated` is the one that comes with the package.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    return Run.load(_STARTS / kind if str(start) == SIMULATED else start)
+
+
 def _read_start(folder: str | Path, kind: str, objective: str | None) -> Start:
     """The trained models of a run by stage, and what they were trained on.
 
     Raises:
         ValueError: if the folder holds no finished generator of this kind and objective.
     """
-    run = Run.load(folder)
+    run = start_run(folder, kind)
     if run.config.get("command") != "train-generator":
         raise ValueError(f"{folder} is {run.what}; expected a run of train-generator to start from")
     if not run.finished:

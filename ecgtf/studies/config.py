@@ -60,7 +60,7 @@ class GeneratorPlan:
     objective: str | None = None
     steps: tuple[int, ...] | None = None
     start: str | None = None
-    """Run folder to start from, of a generator that saw none of the records to test on."""
+    """Run folder to start from, of a generator that saw none of the records to test on; `simulated` comes with the package."""
     conditions: tuple[str, ...] = ()
     batch_size: int | None = None
     learning_rate: float | None = None

@@ -11,13 +11,14 @@ from typing import Any
 from ecgtf.atomic import write_json
 from ecgtf.dataset import LeakError, check_no_leak, combined_manifest
 from ecgtf.progress import Progress
-from ecgtf.run_folder import Run, versions
+from ecgtf.run_folder import versions
 from ecgtf.studies.cells import CELLS, Cell, part_of
 from ecgtf.studies.config import StudyConfig, config_of
 from ecgtf.studies.page import write_report
 from ecgtf.studies.results import Results, Row
 from ecgtf.studies.sources import Workshop
 from ecgtf.studies.trials import Trials
+from ecgtf.train_generator import start_run
 
 SETTINGS = "study.json"
 
@@ -111,7 +112,7 @@ def check_sources(workshop: Workshop) -> None:
         _refuse(f"source {name}", made["trained_on"] if made else (), tested)
     for name, plan in config.generators.items():
         if plan.start is not None:
-            _refuse(f"generator {name}, which starts from {plan.start},", Run.load(plan.start).trained_on(), tested)
+            _refuse(f"generator {name}, which starts from {plan.start},", start_run(plan.start, plan.kind).trained_on(), tested)
 
 
 def _refuse(what: str, trained_on: Sequence[str], tested: set[str]) -> None:
