@@ -57,7 +57,9 @@ def train_generator(
     start: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="RUN", help="Start from this run of the same kind, preset and options, or from simulated: that of the package."
+            "--from",
+            metavar="RUN",
+            help="Start from this run of the same kind, preset and options, or from simulated: that of the package.",
         ),
     ] = None,
     conditions: Annotated[

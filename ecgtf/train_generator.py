@@ -80,8 +80,9 @@ def train_generator(
         steps: Training steps of each stage, in place of the preset's; 0 leaves out the enhancer.
         options: By stage, arguments of its model in place of the preset's, such as `{"denoiser": {"patch": 1}}`.
         start: Folder of a finished run of the same kind, preset and options whose weights this one starts from, stage by stage, or
-            `simulated` for the one that comes with the package; an enhancer that it does not have starts afresh, and so do the vectors of classes and conditions that it does not know. Its
-            training records count as this run's too. It is read again by `resume`, and must stay where it is until the end.
+            `simulated` for the one that comes with the package; an enhancer that it does not have starts afresh, and so do the
+            vectors of classes and conditions that it does not know. Its training records count as this run's too. It is read again
+            by `resume`, and must stay where it is until the end.
         conditions: What the generator is told of a record beside its classes, of `age`, `sex` and `heart_rate`.
         batch_size: Records a step, over all devices and workers.
         accumulate: Parts of a batch whose gradients are computed one after the other, to need the memory of one part.

@@ -132,6 +132,12 @@ def test_ecgs_come_without_any_training(tmp_path, monkeypatch):
     assert json.loads(call("info", "data/synthetic", "--task", "rhythm4", "--json")[1])["records"] == 4
 
 
+def test_output_that_nobody_reads_on_is_no_error(chain):
+    command = f"{sys.executable} -m ecgtf.cli.main info {chain[0] / 'data/simulated'} --json | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_a_training_that_is_asked_to_end_says_how_it_goes_on(chain, tmp_path):
     words = ["train-generator", "--data", chain[0] / "data/simulated", "--out", tmp_path / "run", "--preset", "tiny"]
     words += ["--steps", "400,400", "--batch-size", "4", "--checkpoint-every", "2", "--judge", "0"]

@@ -43,6 +43,10 @@ def test_the_wheel_holds_every_package_and_the_page_template(installed):
         "report/page.html.j2",
         "pretrained/model.keras",
         "pretrained/MODEL_CARD.md",
+        "starts/timediffusion/model.keras",
+        "starts/README.md",
+        "studies/page.html.j2",
+        "studies/configs/small.toml",
     ):
         assert (library / "ecgtf" / name).is_file(), name
 

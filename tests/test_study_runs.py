@@ -175,8 +175,8 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(place, beside):
     path = settings(beside, ("data/s", "broken"), ("folds = 2", "folds = 2\nwork = 'work'"), grids=grids)
     call("study", "augmentation", path, "--out", "out", "--quiet")
     errors = {(row["source"], row["fold"]): row["error"] for row in table("out")}
-    assert all(("corrupt" in error) == (source == "simulator") for (source, _), error in errors.items())
-    assert "corrupt" in Path("out/index.html").read_text()
+    assert all(("is damaged" in error) == (source == "simulator") for (source, _), error in errors.items())
+    assert "is damaged" in Path("out/index.html").read_text()
     shard.write_bytes(whole)
     call("study", "augmentation", path, "--out", "out", "--quiet")
     assert len([row for row in table("out") if row["error"]]) == 2  # failures stay until they are asked for again

@@ -294,6 +294,20 @@ def test_a_resumed_run_takes_its_checkpoint_and_not_its_start(tmp_path, runs, ot
     assert_same_weights(train_generator(out=tmp_path / "stopped", **asked, resume=True).load_model(), whole.load_model())
 
 
+@pytest.mark.parametrize("kind", ["diffwave", "timediffusion", "vqvae"])
+def test_a_start_of_each_kind_comes_with_the_package(kind):
+    """Its networks are those of today's presets, and nothing but simulated records is behind it."""
+    sizes = get_preset(kind, "small")
+    begun = training._read_start("simulated", kind, sizes.objective)
+    signal = {"leads": LEADS, "samples": 1000, "sampling_rate": 100.0, "scale": [0.2] * 12, "model_leads": "independent"}
+    conditions = () if kind == "vqvae" else ("heart_rate",)
+    label = {"classes": get_task("superclass").classes, "task": "superclass", "conditions": conditions}
+    models = models_of(Stages(sizes, signal, label, start=begun))
+    assert set(begun.models) <= set(models)
+    assert len(begun.trained_on) == 3202
+    assert training.start_run("simulated", kind).config["data"] == ["simulated"]
+
+
 def test_an_exported_time_vqvae_is_a_start_too(tmp_path, runs):
     begun = training._read_start(export(runs["vqvae"].folder, tmp_path / "exported"), "vqvae", None)
     assert set(begun.models) == {"tokenizer", "prior", "enhancer"}

@@ -59,7 +59,7 @@ def run_study(
     asked = json.loads(json.dumps({"study": study, "settings": config.as_dict()}))
     _keep_settings(out, asked)
     workshop = Workshop(config, quiet=True)
-    check_sources(workshop)
+    check_sources(workshop, cells)
     results = Results(out)
     _bring_in(results, collect, asked)
     if retry:
@@ -97,20 +97,22 @@ def _one_line(error: Exception) -> str:
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
-def check_sources(workshop: Workshop) -> None:
-    """Refuses sources, and runs that generators start from, which saw records that the study may test on.
+def check_sources(workshop: Workshop, cells: Sequence[Cell]) -> None:
+    """Refuses sources of the cells, and runs that generators start from, which saw records that the study may test on.
 
     Raises:
         LeakError: naming the first of them.
     """
-    config = workshop.config
+    config, used = workshop.config, {stage for cell in cells for stage in cell.stages}
     tested = {member.id for member in workshop.folds.members}
     if not config.folds:
         tested = {member.id for member in workshop.folds.members if member.split == "test"}
-    for name, source in config.sources.items():
+    for name in sorted(used & config.sources.keys()):
+        source = config.sources[name]
         made = combined_manifest(source.data).generator
         _refuse(f"source {name}", made["trained_on"] if made else (), tested)
-    for name, plan in config.generators.items():
+    for name in sorted(used & config.generators.keys()):
+        plan = config.generators[name]
         if plan.start is not None:
             _refuse(f"generator {name}, which starts from {plan.start},", start_run(plan.start, plan.kind).trained_on(), tested)
 
