@@ -42,18 +42,19 @@ def find_copies(folders: Folders) -> list[tuple[Place, ...]]:
     return _groups(tuple(tables))
 
 
-def left_out(folders: Folders) -> dict[Path, frozenset[str]]:
+def left_out(folders: Folders, *, single: bool = False) -> dict[Path, frozenset[str]]:
     """Ids by folder of the records that are not read when several sets are used as one, because they are read elsewhere.
 
     Of records with the same ECG one is read: one of the test split before one of the validation split before one of the training
-    split, so that nothing that is tested on was learnt; of equals that of the set given first. A single set is read as it is.
+    split, so that nothing that is tested on was learnt; of equals that of the set given first. A single set is read as it is unless
+    `single` asks for its copies too.
 
     Raises:
         ValueError: as `find_copies`.
     """
     sets = read_manifests(folders)
     found: dict[Path, set[str]] = {folder: set() for folder, _ in sets}
-    if len(sets) > 1:
+    if len(sets) > 1 or single:
         for group in find_copies(folders):
             first = max(group, key=lambda place: SPLITS.index(place.split))  # the first of equals
             for place in group:

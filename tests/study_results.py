@@ -26,7 +26,7 @@ def made_config(**changes):
                 seeds=3,
             ),
             Grid(recipes=("plain", "classical"), seeds=3),
-            Grid(classifiers=("feature_forest",), seeds=1),
+            Grid(classifiers=("feature_forest",), seeds=2),
         ),
         "transfer": (
             Grid(recipes=("plain", "balanced"), fractions=(0.05, 0.2, 1.0), seeds=3),
@@ -38,7 +38,7 @@ def made_config(**changes):
                 seen=("all", "same"),
                 seeds=3,
             ),
-            Grid(classifiers=("feature_forest",), fractions=(0.05, 0.2, 1.0)),
+            Grid(classifiers=("feature_forest",), fractions=(0.05, 0.2, 1.0), seeds=2),
         ),
     }
     settings = {

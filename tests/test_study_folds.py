@@ -101,4 +101,4 @@ def test_collections_that_share_records_or_are_synthetic_are_refused(settings, t
         make_folds(replace(settings, collections={"A": settings.collections["A"], "C": (str(twin),)}))
     made = write_toy_dataset(tmp_path / "made", {"train": 1, "validation": 1, "test": 1}, generator={"trained_on": []})
     with pytest.raises(ValueError, match="is synthetic"):
-        make_folds(replace(settings, collections={"A": (str(made),)}))
+        make_folds(replace(settings, collections={"A": (str(made),)}, merge=False))

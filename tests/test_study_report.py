@@ -193,15 +193,17 @@ def test_names_are_escaped():
 
 
 def test_sentences_claim_no_more_than_the_numbers():
-    assert change(Difference(-0.004, -0.012, 0.003, 0.2, 0.4), "this") == (
+    assert change(Difference(-0.004, -0.012, 0.003, 0.2, 0.4, seeds=3), "this") == (
         "this changed macro-AUROC by -0.004 (-0.012 to +0.003; Holm p = 0.400): no difference that these data could show"
     )
-    assert change(Difference(0.02, 0.01, 0.03, 0.0001, 0.0004), "this") == (
+    assert change(Difference(0.02, 0.01, 0.03, 0.0001, 0.0004, seeds=3), "this") == (
         "this raised macro-AUROC by 0.020 (0.010 to 0.030; Holm p < 0.001)"
     )
-    assert change(Difference(-0.02, -0.03, -0.01, 0.01, 0.03), "this") == (
+    assert change(Difference(-0.02, -0.03, -0.01, 0.01, 0.03, seeds=3), "this") == (
         "this lowered macro-AUROC by 0.020 (-0.030 to -0.010; Holm p = 0.030)"
     )
+    one = change(Difference(0.02, 0.01, 0.03, 0.0001, 0.0004, seeds=1), "this")
+    assert one == "this changed macro-AUROC by +0.020 (+0.010 to +0.030; Holm p < 0.001): of one seed, so no claim"
     assert "too few records" in change(Difference(0.1), "this")
 
 

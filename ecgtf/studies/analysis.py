@@ -40,11 +40,13 @@ class Difference(Estimate):
 
     p: float | None = None
     holm: float | None = None
+    seeds: int = 1
+    """Of the side with fewer; one tells nothing of the spread between trainings."""
 
     @property
     def significant(self) -> bool:
         """Whether chance alone would hardly give it."""
-        return self.holm is not None and self.holm < SIGNIFICANT
+        return self.seeds > 1 and self.holm is not None and self.holm < SIGNIFICANT
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ class Analysis:
         if None in sides:
             return None
         value = sides[0].macro_auroc.value - sides[1].macro_auroc.value
-        return difference(value, sides[0].drawn - sides[1].drawn)
+        found = difference(value, sides[0].drawn - sides[1].drawn)
+        return replace(found, seeds=min(side.seeds for side in sides))
 
     def _score_all(self, test_on: str, bootstrap: int) -> None:
         counts = ids = None

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ecgtf.studies.analysis import Analysis, Comparison
 from ecgtf.studies.cells import Cell, tested_on
 from ecgtf.studies.config import FOREST, SCRATCH
-from ecgtf.studies.pooling import TUNED, forest_of, scratch_of, simulator_of
+from ecgtf.studies.pooling import TUNED, forest_of, ready_of, scratch_of
 
 NON_INFERIOR = -0.01
 """A difference of macro-AUROC above this counts as none worth the labels that it saves."""
@@ -65,7 +65,7 @@ def _against_real_only(analysis: Analysis) -> Iterator[tuple[Cell, Cell, str]]:
     for arm in analysis.pools.arms:
         plain = scratch_of(arm, analysis.pools.plain(arm))
         second = scratch_of(arm, arm.recipe) if arm.source != SCRATCH else plain
-        if arm.classifier != FOREST and arm != second:
+        if arm.classifier != FOREST and arm != second and second in analysis.pools.arms:
             for test_on in tested_on(arm, analysis.config):
                 yield arm, second, test_on
 
@@ -77,7 +77,8 @@ def _same_recipe(analysis: Analysis, arm: Cell) -> str:
 
 def rivals(analysis: Analysis, arm: Cell) -> list[Cell]:
     """What an arm with a generator's records has to beat, as far as it was planned: no generator was trained for any of these."""
-    return [rival for rival in (scratch_of(arm, TUNED), forest_of(arm), simulator_of(arm)) if rival in analysis.arms]
+    ready = [ready_of(arm, name) for name in analysis.config.sources]
+    return [rival for rival in (scratch_of(arm, TUNED), forest_of(arm), *ready) if rival in analysis.arms]
 
 
 def _against_rivals(analysis: Analysis) -> Iterator[tuple[Cell, Cell, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -37,7 +38,7 @@ class Recipe:
     augment: str = "gain=0.2,shift_seconds=1"
     patience: int = 10
     pretrain_steps: int | None = None
-    """Steps on each source before real records; by default the preset's."""
+    """Steps on each source before real records, at the recipe's learning rate; by default the preset's."""
     finetune_steps: int | None = None
     """Steps on real records after it; by default half the preset's."""
     finetune_rate: float | None = None
@@ -96,7 +97,7 @@ class Grid:
     mixings: tuple[str, ...] = ("proportional",)
     fractions: tuple[float, ...] = (1.0,)
     """Transfer: share of the real training and validation records."""
-    seen: tuple[float | str, ...] = ("all",)
+    seen: tuple[str, ...] = ("all",)
     """Transfer: real training records that the generator learnt from, `all` or the `same` share as the classifier."""
 
 
@@ -118,7 +119,7 @@ class StudyConfig:
     folds: int = 5
     """Folds of the cross-validation; 0 takes the data sets' own splits."""
     validation: float = 0.15
-    """Share of the records of the other folds that choose weights and recipes."""
+    """Share of the records of the other folds that choose weights and recipes: one of so many equal parts, 0.15 is a seventh."""
     seed: int = 0
     pool_per_class: int = 100
     """Synthetic records of each class there are at least."""
@@ -132,10 +133,12 @@ class StudyConfig:
     def __post_init__(self):
         if self.folds < 0 or self.folds == 1:
             raise ValueError(f"expected folds = 0 (the data sets' own splits) or at least 2, received {self.folds}")
-        if not 0 < self.validation < 1:
-            raise ValueError(f"expected a validation share between 0 and 1, received {self.validation}")
+        if not 0 < self.validation <= 0.5:
+            raise ValueError(f"expected a validation share above 0 and up to 0.5, received {self.validation}")
         if not self.collections:
             raise ValueError("expected at least one collection, as in [collections] A = ['data/ptbxl']")
+        if self.merge and len(self.collections) == 1:
+            raise ValueError("merge = true needs several collections, received one")
         named = [*self.collections, *self.sources, *self.generators, SCRATCH, OTHER]
         double = {name for name in named if named.count(name) > 1}
         if double:
@@ -151,13 +154,15 @@ class StudyConfig:
                 raise ValueError(f"unknown preset {recipe.preset!r}; expected one of {', '.join(PRESETS)}")
             if not 0 < recipe.keep <= 1 or recipe.rehearsal < 0:
                 raise ValueError(f"expected keep above 0 and up to 1 and rehearsal of 0 or more, received {recipe}")
-        for grids in self.grids.values():
+        for study, grids in self.grids.items():
             for grid in grids:
-                self._check_grid(grid)
+                self._check_grid(study, grid)
 
-    def _check_grid(self, grid: Grid) -> None:
-        single = [part for source in grid.sources for part in source.split(">")]
-        known = [SCRATCH, OTHER, *self.sources, *self.generators]
+    def _check_grid(self, study: str, grid: Grid) -> None:
+        single = [
+            name for source in grid.sources if source != SCRATCH for name in source.split(">" if study == "transfer" else None)
+        ]
+        known = [*self.sources, *self.generators, *([OTHER] if study == "transfer" else [])]
         for what, given, expected in (
             ("classifier", grid.classifiers, (*KINDS, FOREST)),
             ("recipe", grid.recipes, self.recipes),
@@ -198,11 +203,6 @@ class StudyConfig:
     def work_folder(self) -> Path:
         """Where folds, generators and synthetic sets lie."""
         return Path(self.work or f"runs/study-{self.name}")
-
-    @property
-    def most_synthetic(self) -> float:
-        """The largest ratio of synthetic to real records that a cell asks for."""
-        return max((max(grid.ratios) for grid in self.grids.get("augmentation", ())), default=0.0)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as JSON has them."""
@@ -250,7 +250,9 @@ def shipped_configs() -> dict[str, Path]:
 
 def _built(content: dict[str, Any], name: str) -> StudyConfig:
     values = {"name": name} | content
-    values["collections"] = {key: tuple(folders) for key, folders in values.get("collections", {}).items()}
+    values["collections"] = {
+        key: tuple(_listed(folders, f"collections.{key}")) for key, folders in values.get("collections", {}).items()
+    }
     for key, kind in (("recipes", Recipe), ("sources", ReadySource), ("generators", GeneratorPlan)):
         values[key] = {part: _made(kind, settings, f"{key}.{part}") for part, settings in values.get(key, {}).items()}
     values["grids"] = {
@@ -267,4 +269,15 @@ def _made(kind: type, settings: dict[str, Any], where: str):
     unknown = [name for name in settings if name not in known]
     if unknown:
         raise ValueError(f"unknown setting {unknown[0]!r} in {where}; expected some of {', '.join(known)}")
+    lists = {item.name for item in fields(kind) if str(item.type).startswith("tuple")}
+    for name in lists & settings.keys():
+        if settings[name] is not None:
+            _listed(settings[name], f"{where}.{name}")
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
+
+
+def _listed(value: Any, where: str) -> list | tuple:
+    """The value, if it is a list."""
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"expected a list for {where}, as in [{json.dumps(value)}], received {json.dumps(value)}")
+    return value

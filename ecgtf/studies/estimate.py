@@ -45,11 +45,11 @@ def describe(study: str, config: StudyConfig, out: str | Path, only: str | None 
         ValueError: as `run_study`.
     """
     cells = part_of(CELLS[study](config), only)
-    done = {row.cell.name for row in Results(out).rows()}
+    done = Results(out).done(config)
     left = [cell for cell in cells if cell.name not in done]
     lines = [f"{count:5d} x {arm}" for arm, count in Counter(map(_arm, left)).items()]
     lines.append(f"{len(left)} cells to run, {len(cells) - len(left)} done")
-    seconds = Estimate(study, config).seconds(left)
+    seconds = Forecast(study, config).seconds(left)
     lines += [f"{_spelt(value)}  {what}" for what, value in seconds.items() if value]
     lines.append(f"{_spelt(sum(seconds.values()))}  in all, in one process on this machine")
     return "\n".join(lines)
@@ -69,7 +69,7 @@ def _spelt(seconds: float) -> str:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Forecast:
     """How long the work of a study takes on this machine."""
 
     study: str
@@ -98,9 +98,9 @@ class Estimate:
         if cell.classifier == FOREST:
             return FOREST_SECONDS
         recipe = self.config.recipes[cell.recipe]
-        tuned = self.study == "transfer" and cell.stages
+        after = self.study == "transfer" and cell.stages
         preset = training_preset(cell.classifier, recipe.preset)
-        steps = (recipe.finetune_steps or preset["steps"] // 2) if tuned else (recipe.steps or preset["steps"])
+        steps = (recipe.finetune_steps or preset["steps"] // 2) if after else (recipe.steps or preset["steps"])
         return OVERHEAD + steps * self._step(cell.classifier, recipe)
 
     def _pretrainings(self, cells: Sequence[Cell]) -> dict[str, float]:

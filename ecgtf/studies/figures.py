@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from ecgtf.classifiers.metrics import FEW_POSITIVES
 from ecgtf.studies import words
 from ecgtf.studies.analysis import Analysis, Comparison, Score
 from ecgtf.studies.cells import Cell
@@ -172,7 +173,7 @@ def class_scores(analysis: Analysis, study: str, fraction: float = 1.0) -> Figur
                 face = "white" if hollow else colour
                 shown = label if row == 0 else None
                 panel.plot(auroc.value, row + shift, marker, color=colour, markerfacecolor=face, markersize=4, label=shown)
-        ticks = [f"{one}\nn {n}{' (few)' if classes[name][one] < 10 else ''}" for one, n in classes[name].items()]
+        ticks = [f"{one}\nn {n}{' (few)' if classes[name][one] < FEW_POSITIVES else ''}" for one, n in classes[name].items()]
         panel.set_yticks(range(len(ticks)), ticks, fontsize=8)
         panel.invert_yaxis()
         panel.set_title(f"on {name}", fontsize=9)
@@ -191,8 +192,10 @@ def _of_classes(analysis: Analysis, study: str, collection: str, fraction: float
                 colour, marker, label = _look(analysis, *key)
                 found[label] = (score, colour, marker, "saw all" in label)
         return found
+    arms = shown_arms(analysis, collection)
+    first = next((arm.classifier for arm in arms if arm.classifier != FOREST), FOREST)
     arms = [
-        arm for arm in shown_arms(analysis, collection) if arm.classifier == FOREST or arm.recipe == analysis.pools.plain(arm)
+        arm for arm in arms if arm.classifier == FOREST or (arm.classifier, arm.recipe) == (first, analysis.pools.plain(arm))
     ]
     for arm in sorted(arms, key=lambda arm: arm.ratio):
         score = analysis.score(arm, collection)

@@ -55,7 +55,8 @@ def make_folds(config: StudyConfig) -> Folds:
     stand in several collections are read once.
 
     Raises:
-        ValueError: if a data set is missing or synthetic, sets do not fit together, or an id stands twice.
+        ValueError: if a data set is missing or synthetic, sets do not fit together, an id stands twice, or a class of a collection
+            that is trained on is missing in a fold's training records.
     """
     members = tuple(_members(config))
     names = [member.id for member in members]
@@ -63,7 +64,7 @@ def make_folds(config: StudyConfig) -> Folds:
         double = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"record {double} stands in two data sets; expected collections that share no record")
     if not config.folds:
-        return Folds(config, members, ({member.id: member.split for member in members},))
+        return _checked(Folds(config, members, ({member.id: member.split for member in members},)))
     splits: list[dict[str, str]] = [{} for _ in range(config.folds)]
     for collection in config.collections:
         mine = [member for member in members if member.collection == collection]
@@ -73,13 +74,31 @@ def make_folds(config: StudyConfig) -> Folds:
             splits[fold] |= {mine[place].id: "test" for place in test}
             splits[fold] |= {others[place].id: "train" for place in kept}
             splits[fold] |= {others[place].id: "validation" for place in held_out}
-    return Folds(config, members, tuple(splits))
+    return _checked(Folds(config, members, tuple(splits)))
+
+
+def _checked(folds: Folds) -> Folds:
+    """The folds, if each has training records of every class where classes exclude each other: nothing can be trained otherwise."""
+    config = folds.config
+    trained = dict.fromkeys(
+        name for grids in config.grids.values() for grid in grids for name in grid.collections or config.all_collections
+    )
+    for collection in trained if not config.the_task.multi_label else ():
+        for fold in range(len(folds.splits)):
+            labels = np.array([member.label for member in folds.of(collection, fold, "train")])
+            missing = [name for k, name in enumerate(config.the_task.classes) if not len(labels) or not labels[:, k].any()]
+            if missing:
+                raise ValueError(
+                    f"{collection} has no training record of {', '.join(missing)} in fold {fold}; expected each class in every "
+                    "fold: take fewer folds, more records, or another task"
+                )
+    return folds
 
 
 def _members(config: StudyConfig) -> Iterator[Member]:
     folders = [folder for names in config.collections.values() for folder in names]
     sets = dict(read_manifests(folders))
-    skipped, task = left_out(folders), config.the_task
+    skipped, task = left_out(folders, single=True), config.the_task
     for collection, names in config.collections.items():
         for folder in map(Path, names):
             manifest = sets[folder]

@@ -35,7 +35,8 @@ HOW = (
     "Intervals are 95 % percentile intervals over {resamples} bootstrap resamples of the test records and of the seeds together. Records, "
     "not patients, are resampled. The records of a resample are the same for all arms, so that differences are paired; of S seeds, "
     "S - 1 are drawn for each arm, which gives the mean of S seeds its right spread. With one seed, the interval holds the spread of "
-    "records alone; with two or three that differ much, it is too short. The spread between generators trained anew is in no interval.",
+    "records alone, and no difference is called one; with two or three that differ much, it is too short. The spread between generators "
+    "trained anew is in no interval.",
     "p-values are two-sided, from the spread of the resampled differences by the normal law; Holm's correction runs over all comparisons "
     "of a table, and “beyond chance” is said where it leaves p below 0.05.",
     "The macro mean runs over all classes with positives and negatives among the test records; a class with fewer than 10 positives is "
@@ -125,7 +126,7 @@ def _pictures(analysis: Analysis, study: str, found: Families) -> list[Picture]:
             Picture(
                 "classes",
                 "AUROC of each class with 95 % intervals: real only, the feature forest, and each source at its largest ratio "
-                "(the last mixing of the settings), by the plain recipe.",
+                "(the last mixing of the settings), by the plain recipe and the first classifier of the settings.",
                 f"Points with intervals by class and source {where}. {table}",
                 class_scores(analysis, study),
             ),

@@ -21,9 +21,6 @@ TUNED = "(tuned)"
 PLAIN = "plain"
 """Recipe of that name, if there is one, is what plain training is; otherwise the first one of the settings is."""
 
-SIMULATOR = "simulator"
-"""The source that needs no training: a generator has to beat it."""
-
 
 @dataclass(frozen=True)
 class Pool:
@@ -39,7 +36,7 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Standing:
     """How far a study is."""
 
     planned: int
@@ -75,7 +72,7 @@ class Pools:
             elif name in planned:
                 self._rows[name, row.test_on] = row
         done = {name for name, _ in self._rows}
-        self.progress = Progress(len(planned), len(done), {name: why for name, why in failed.items() if name not in done})
+        self.progress = Standing(len(planned), len(done), {name: why for name, why in failed.items() if name not in done})
         self._seeds: dict[Cell, list[int]] = {}
         for cell in cells:
             seeds = self._seeds.setdefault(arm_of(cell), [])
@@ -173,6 +170,6 @@ def forest_of(arm: Cell) -> Cell:
     return replace(scratch_of(arm, ""), classifier=FOREST)
 
 
-def simulator_of(arm: Cell) -> Cell:
-    """The arm that has records of the simulator where this one has those of its source; tuned."""
-    return replace(arm, recipe=TUNED, source=SIMULATOR, seen=1.0)
+def ready_of(arm: Cell, name: str) -> Cell:
+    """The arm that has records of a ready source, such as the simulator, where this one has those of its source; tuned."""
+    return replace(arm, recipe=TUNED, source=name, seen=1.0)

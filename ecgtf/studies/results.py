@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import fcntl
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ecgtf.atomic import replacing, write_atomically
-from ecgtf.studies.cells import COLUMNS, Cell
+from ecgtf.studies.cells import COLUMNS, Cell, tested_on
+from ecgtf.studies.config import StudyConfig
 
 TABLE = "results.csv"
 PREDICTIONS = "predictions"
@@ -80,12 +82,21 @@ class Results:
                 rows.setdefault((row.cell, row.test_on), row)
         return list(rows.values())
 
+    def done(self, config: StudyConfig) -> set[str]:
+        """The names of cells that are not to be run again: failed ones, and those with a line for every collection tested on."""
+        lines: dict[Cell, set[str]] = {}
+        done = set()
+        for row in self.rows():
+            there = lines.setdefault(row.cell, set())
+            there.add(row.test_on)
+            if row.error or there.issuperset(tested_on(row.cell, config)):
+                done.add(row.cell.name)
+        return done
+
     def append(self, rows: Iterable[Row]) -> None:
-        """Adds the lines of a cell, all or none, behind what other processes wrote."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Adds the lines of a cell behind what other processes wrote."""
         lines = "".join(_line(_values(row)) for row in rows)
-        with self.path.open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with self._alone(), self.path.open("a+b") as file:
             size = file.seek(0, 2)
             if size:
                 file.seek(size - 1)
@@ -97,14 +108,25 @@ class Results:
     def rewrite(self, order: Sequence[Cell]) -> None:
         """Writes the table again in the order of the cells; those that are not among them come last."""
         places = {cell.name: place for place, cell in enumerate(order)}
-        rows = sorted(self.rows(), key=lambda row: places.get(row.cell.name, len(places)))
+        with self._alone():
+            self._write(sorted(self.rows(), key=lambda row: places.get(row.cell.name, len(places))))
+
+    def forget(self, names: Collection[str]) -> None:
+        """Takes cells out of the table, so that they are run again."""
+        if names and self.path.is_file():
+            with self._alone():
+                self._write(row for row in self.rows() if row.cell.name not in names)
+
+    def _write(self, rows: Iterable[Row]) -> None:
         write_atomically(self.path, _line(HEADER) + "".join(_line(_values(row)) for row in rows))
 
-    def forget_failures(self) -> None:
-        """Takes failed cells out of the table, so that they are run again."""
-        rows = [row for row in self.rows() if not row.error]
-        if self.path.is_file():
-            write_atomically(self.path, _line(HEADER) + "".join(_line(_values(row)) for row in rows))
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Holds other processes off the table."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def note_seconds(self, cell: Cell, seconds: float) -> None:
         """Keeps how long a cell took, what it had to make first included; not in the table, which is the same on every machine."""

@@ -41,7 +41,8 @@ def change(difference: Difference, subject: str) -> str:
     interval = f"{spelt(low)} to {spelt(high)}; Holm p {_equals(difference.holm)}"
     if not sure:
         value = words.signed(difference.value)
-        return f"{subject} changed macro-AUROC by {value} ({interval}): no difference that these data could show"
+        why = "no difference that these data could show" if difference.seeds > 1 else "of one seed, so no claim"
+        return f"{subject} changed macro-AUROC by {value} ({interval}): {why}"
     verb = "raised" if difference.value > 0 else "lowered"
     return f"{subject} {verb} macro-AUROC by {abs(difference.value):.3f} ({interval})"
 
@@ -106,7 +107,7 @@ class _Questions:
         if same:
             yield " with generators that saw the same share of the real records", same
         if others:
-            yield " with generators that saw all real records" if same else "", others
+            yield " with generators that saw all real records" if self.study == "transfer" else "", others
 
     def _against(self, each: Comparison) -> str:
         rival = words.arm_in_words(each.second, self.study, self.pools)
@@ -181,10 +182,13 @@ class _Augmentation(_Questions):
             return f"{up} of {len(done)}"
 
         merged = self.analysis.config.merged
-        single = [name for name in self.collections if name != merged or len(self.analysis.config.collections) == 1]
+        there = [name for name in self.collections if self.added(name)]
+        if not there:
+            return
+        single = [name for name in there if name != merged or len(self.analysis.config.collections) == 1]
         text = f"{PAPER} found that augmenting one data set hardly helps and that all metrics rise on the merged sets; here, "
         parts = [f"{count([name])} additions on {name}" for name in single]
-        if merged in self.collections and merged not in single:
+        if merged in there and merged not in single:
             parts.append(f"{count([merged])} on the merged {merged}")
         yield f"{text}{_listed(parts)} raised macro-AUROC beyond chance."
 
@@ -195,7 +199,7 @@ class _Transfer(_Questions):
     def answers(self) -> Iterator[tuple[str, Iterator[str]]]:
         few = words.percent(FEW_REAL)
         yield (
-            f"Does synthetic pre-training beat plain training from scratch on up to {few} of the real records?",
+            f"Does synthetic pre-training beat training from scratch by the same recipe on up to {few} of the real records?",
             self.beats("plain"),
         )
         yield f"Does it beat tuned training from scratch on up to {few} of the real records?", self.beats("tuned")

@@ -6,12 +6,14 @@ import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from ecgtf.atomic import sha256
+from ecgtf.classifiers import MIXINGS
 from ecgtf.classifiers.classifier import train_classifier
 from ecgtf.classifiers.examples import dealt
 from ecgtf.classifiers.networks import load_classifier, predict
@@ -20,6 +22,7 @@ from ecgtf.run_folder import Run
 from ecgtf.studies.config import StudyConfig
 from ecgtf.studies.folds import Folds, make_folds, write_fold
 from ecgtf.synthesis import generate
+from ecgtf.tasks import Task
 from ecgtf.train_generator import train_generator
 
 
@@ -33,6 +36,8 @@ class Workshop:
 
     config: StudyConfig
     quiet: bool = False
+    _failed: dict[str, Exception] = field(default_factory=dict)
+    """Why generators could not be trained: one that diverged is not tried again by each of its cells."""
 
     @property
     def folder(self) -> Path:
@@ -53,56 +58,64 @@ class Workshop:
         """The run of a generator trained on a share of a fold's training records."""
         data, plan = self.fold(collection, fold, seen), self.config.generators[name]
         out = self.folder / "generators" / f"{name}-{collection}-{fold}-real{seen:g}"
+        if out.name in self._failed:
+            raise self._failed[out.name]
         with self.alone(out.name):
-            run = train_generator(
-                plan.kind,
-                data,
-                out,
-                task=self.config.task,
-                preset=plan.preset,
-                objective=plan.objective,
-                steps=plan.steps,
-                start=plan.start,
-                conditions=plan.conditions,
-                batch_size=plan.batch_size,
-                learning_rate=plan.learning_rate,
-                precision=plan.precision,
-                balance=plan.balance,
-                seed=self.config.seed,
-                resume=True,
-                quiet=self.quiet,
-            )
+            try:
+                run = train_generator(
+                    plan.kind,
+                    data,
+                    out,
+                    task=self.config.task,
+                    preset=plan.preset,
+                    objective=plan.objective,
+                    steps=plan.steps,
+                    start=plan.start,
+                    conditions=plan.conditions,
+                    batch_size=plan.batch_size,
+                    learning_rate=plan.learning_rate,
+                    precision=plan.precision,
+                    balance=plan.balance,
+                    seed=self.config.seed,
+                    resume=True,
+                    quiet=self.quiet,
+                )
+            except Exception as error:
+                self._failed[out.name] = error
+                raise
             leave_the_model(run)
         return out
 
     def synthetic(self, name: str, collection: str, fold: int, seen: float) -> Path:
         """The set drawn from a generator: enough for every ratio that the study asks for."""
-        run, plan = self.generator(name, collection, fold, seen), self.config.generators[name]
-        out = self.folder / "synthetic" / run.name
+        plan, task = self.config.generators[name], self.config.the_task
+        out = self.folder / "synthetic" / f"{name}-{collection}-{fold}-real{seen:g}"
+        labels = pool_labels(read_labels(self.fold(collection, fold, seen), "train", task), self.config)
         with self.alone(f"synthetic-{out.name}"):
-            if not (out / "dataset.json").is_file():
+            if not _enough(out, labels, task):
                 generate(
-                    run,
+                    self.generator(name, collection, fold, seen),
                     out,
-                    labels=pool_labels(
-                        read_labels(self.fold(collection, fold, seen), "train", self.config.the_task), self.config
-                    ),
+                    labels=labels,
                     guidance=plan.guidance,
                     sampler=plan.sampler,
                     sampler_steps=plan.sampler_steps,
                     seed=self.config.seed + fold,
+                    overwrite=True,
                     quiet=self.quiet,
                 )
         return out
 
-    def kept(self, synthetic: Path, real: Path, share: float, classifier: str, recipe: dict) -> Path:
-        """The share of a synthetic set, class by class, that a classifier trained on these real records finds most probable."""
+    def kept(self, synthetic: Path, real: Path, share: float, classifier: str, name: str, recipe: dict) -> Path:
+        """The share of a synthetic set, class by class, that a classifier trained on these real records by the recipe of this name
+        finds most probable."""
         if share == 1:
             return synthetic
-        out = self.folder / "kept" / f"{synthetic.parent.name}-{synthetic.name}-by-{real.name}-{classifier}-keep{share:g}"
-        with self.alone(f"kept-{out.name}"):
-            if not (out / "dataset.json").is_file():
-                judge = self.folder / "judges" / f"{real.name}-{classifier}"
+        judge = self.folder / "judges" / f"{real.name}-{classifier}-{name}"
+        out = self.folder / "kept" / f"{synthetic.name}-by-{judge.name}"
+        with self.alone(f"kept-{judge.name}"):
+            if not (out / "dataset.json").is_file() or read_manifest(out).provenance["of"] != _print_of(synthetic):
+                shutil.rmtree(out, ignore_errors=True)
                 run = train_classifier(
                     classifier,
                     real,
@@ -129,21 +142,41 @@ class Workshop:
 
 
 def pool_labels(labels: np.ndarray, config: StudyConfig) -> np.ndarray:
-    """The labels `(n, classes)` to draw for a fold whose training records have `labels`: what every ratio and mixing needs.
+    """The labels `(n, classes)` to draw for a fold whose training records have `labels`: what every ratio, mixing and recipe needs.
 
-    A tenth more, for a tenth is the set's validation split. Where classes do not exclude each other, labels are those of the
-    training records over and over, in an order of their own.
+    A ninth more follows, class by class, for the last tenth of a set is its validation split. Where classes do not exclude each
+    other, labels are those of the training records over and over, in an order of their own; twice as many where rare classes are
+    to come first, for there they are picked from what was drawn.
     """
     task, rng = config.the_task, np.random.default_rng(config.seed)
+    grids = config.grids.get("augmentation", ())
+    rehearsal = max((recipe.rehearsal for recipe in config.recipes.values()), default=0.0)
+    keep = min((recipe.keep for recipe in config.recipes.values()), default=1.0)
+    asked = {(ratio, mixing) for grid in grids for ratio in grid.ratios for mixing in grid.mixings} | {(rehearsal, MIXINGS[0])}
     if task.multi_label:
-        wanted = max(config.most_synthetic * len(labels), config.pool_per_class * len(task.classes)) / 0.9
+        wanted = max(ratio * len(labels) * (1 if mixing == MIXINGS[0] else 2) for ratio, mixing in asked)
+        wanted = max(wanted, config.pool_per_class * len(task.classes)) / keep / 0.9
         places = np.tile(rng.permutation(len(labels)), int(np.ceil(wanted / len(labels))))[: int(np.ceil(wanted))]
         return labels[places]
     sizes = labels.sum(axis=0)
-    grids = config.grids.get("augmentation", ())
-    asked = [dealt(sizes, ratio, mixing) for grid in grids for ratio in grid.ratios for mixing in grid.mixings]
-    counts = np.max([*asked, np.full(len(sizes), config.pool_per_class)], axis=0) / 0.9
-    return rng.permutation(np.repeat(np.eye(len(sizes), dtype=np.float32), np.ceil(counts).astype(int), axis=0))
+    counts = [dealt(sizes, ratio, mixing) for ratio, mixing in sorted(asked)]
+    train = np.ceil(np.max([*counts, np.full(len(sizes), config.pool_per_class)], axis=0) / keep).astype(int)
+    one_hot = np.eye(len(sizes), dtype=np.float32)
+    parts = [rng.permutation(np.repeat(one_hot, part, axis=0)) for part in (train, -(-train // 9))]
+    return np.concatenate(parts)
+
+
+def _enough(folder: Path, labels: np.ndarray, task: Task) -> bool:
+    """Whether a set holds as many records of each class as are asked for; the tenth for validation may come out one less."""
+    if not (folder / "dataset.json").is_file():
+        return False
+    there = sum(read_labels(folder, split, task).sum(axis=0) for split in ("train", "validation"))
+    return bool((there >= 0.9 * labels.sum(axis=0)).all())
+
+
+def _print_of(folder: Path) -> str:
+    """The checksum of a data set's manifest: it changes with the records."""
+    return sha256(folder / "dataset.json")
 
 
 def leave_the_model(run: Run) -> None:
@@ -155,7 +188,7 @@ def leave_the_model(run: Run) -> None:
 def _keep(synthetic: Path, out: Path, share: float, run: Run, config: StudyConfig) -> None:
     """Writes the best share of a synthetic set as a set; the classifier's training records count as the set's own from then on."""
     manifest, model, task = read_manifest(synthetic), load_classifier(run), config.the_task
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True)
     summaries = []
     for split in ("train", "validation"):
         arrays = load_arrays(synthetic, split, task)
@@ -170,7 +203,7 @@ def _keep(synthetic: Path, out: Path, share: float, run: Run, config: StudyConfi
         "seconds": manifest.seconds,
         "leads": manifest.leads,
         "sources": manifest.sources,
-        "provenance": {"command": "study", "kept": share, "of": manifest.name},
+        "provenance": {"command": "study", "kept": share, "of": _print_of(synthetic)},
         "generator": manifest.generator | {"trained_on": seen},
     }
     finish_dataset(out, description, summaries)

@@ -16,7 +16,7 @@ from ecgtf.classifiers.classifier import train_classifier
 from ecgtf.classifiers.examples import Examples, read_examples
 from ecgtf.classifiers.fitting import judged
 from ecgtf.classifiers.metrics import classification_metrics
-from ecgtf.classifiers.networks import load_classifier, predict
+from ecgtf.classifiers.networks import load_classifier, predict, training_preset
 from ecgtf.classifiers.transfer import finetune
 from ecgtf.dataset import Folders, check_no_leak, combined_manifest
 from ecgtf.run_folder import Run
@@ -77,7 +77,7 @@ class Trials:
         return list(self._scored(cell, probabilities, score))
 
     def _test(self, collection: str, fold: int) -> Examples:
-        return _examples(self.workshop.fold(collection, fold), "test", self.config.task)
+        return _examples(self.workshop.fold(collection, fold).resolve(), "test", self.config.task)
 
     def _scored(
         self, cell: Cell, probabilities: dict[str, np.ndarray], score: float | None
@@ -121,11 +121,13 @@ class Trials:
         """The run of a classifier that learnt from the sources in turn; cells that differ in what follows share it."""
         recipe = self.config.recipes[cell.recipe]
         out = self.workshop.folder / "pretrained" / pretraining_name(cell, stages, self.config)
+        preset = training_preset(cell.classifier, recipe.preset)
         before = self._pretrained(cell, stages[:-1], real) if len(stages) > 1 else None
         data, fixed = self._source(cell, stages[-1], real), self._fixed(cell)
         if stages[-1] in self.config.sources:
             fixed["task"] = self.config.sources[stages[-1]].task or self.config.task
-        training = _training(recipe) | {"steps": recipe.pretrain_steps}
+        training = _training(recipe) | {"steps": recipe.pretrain_steps or preset["steps"]}
+        training["learning_rate"] = recipe.learning_rate or preset["learning_rate"]
         with self.workshop.alone(f"pretrained-{out.name}"):
             if before is None:
                 run = train_classifier(cell.classifier, data, out, **fixed, **training)
@@ -142,7 +144,7 @@ class Trials:
             return list(self.config.sources[name].data)
         recipe = self.config.recipes[cell.recipe]
         synthetic = self.workshop.synthetic(name, cell.collection, cell.fold, cell.seen)
-        return self.workshop.kept(synthetic, real, recipe.keep, cell.classifier, _training(recipe))
+        return self.workshop.kept(synthetic, real, recipe.keep, cell.classifier, cell.recipe, _training(recipe))
 
     def _forest(self, cell: Cell, real: Path) -> tuple[dict[str, np.ndarray], float | None]:
         """Probabilities of the feature forest on each collection's test records, and its score on the validation records."""
@@ -172,9 +174,12 @@ class Trials:
 
 def pretraining_name(cell: Cell, stages: tuple[str, ...], config: StudyConfig) -> str:
     """A name for the pre-training on sources in turn: the same for all cells that share it."""
-    depends = [cell.collection, cell.fold, cell.classifier, cell.recipe, "~".join(stages), f"seed{cell.seed}"]
-    depends += [f"seen{cell.seen:g}"] if any(stage in config.generators for stage in stages) else []
-    depends += [f"real{cell.fraction:g}"] if config.recipes[cell.recipe].keep < 1 else []
+    depends = [cell.classifier, cell.recipe, "~".join(stages), f"seed{cell.seed}"]
+    learned = any(stage in config.generators for stage in stages)
+    if learned or any(stage in config.collections for stage in stages):
+        depends = [cell.collection, cell.fold, *depends]  # ready sources are the same for all
+    depends += [f"seen{cell.seen:g}"] if learned else []
+    depends += [f"real{cell.fraction:g}"] if learned and config.recipes[cell.recipe].keep < 1 else []
     return "-".join(map(str, depends))
 
 
