@@ -224,7 +224,9 @@ def test_a_class_without_positives_is_left_out(tmp_path):
 def test_the_best_rival_is_compared_with(tmp_path):
     grids = {
         "transfer": (
-            Grid(recipes=("plain", "balanced"), sources=("none", "simulator", "vqvae"), fractions=(0.2,), seen=("same",)),
+            Grid(
+                recipes=("plain", "balanced"), sources=("none", "simulator", "vqvae"), fractions=(0.2,), seen=("same",), seeds=2
+            ),
             Grid(classifiers=("feature_forest",), fractions=(0.2,)),
         )
     }
@@ -239,6 +241,7 @@ def test_the_best_rival_is_compared_with(tmp_path):
     assert rival.first.seen == 0.2
     tuned = {each.first.source: each.difference.significant for each in found["tuned-A"]}
     assert tuned == {"simulator": False, "vqvae": True}
+    assert not rival.difference.significant  # large, but of a forest of one seed
 
 
 def test_without_enough_resamples_there_is_no_interval():

@@ -1,13 +1,14 @@
 """Folds of a study: patients never cross them, classes are spread, shares are nested, nothing is lost."""
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import write_toy_dataset
+from conftest import toy_record, write_toy_dataset
 
-from ecgtf.dataset import load_arrays, read_manifest
-from ecgtf.studies.config import Recipe, StudyConfig
+from ecgtf.dataset import finish_dataset, load_arrays, read_manifest, read_records, write_split
+from ecgtf.studies.config import Grid, Recipe, StudyConfig
 from ecgtf.studies.folds import make_folds, write_fold
 
 FOLDS = 3
@@ -26,8 +27,6 @@ def settings(tmp_path_factory):
 def rename(folder):
     """Gives the records of a set ids and patients of their own."""
     from dataclasses import replace
-
-    from ecgtf.dataset import finish_dataset, read_records, write_split
 
     manifest = read_manifest(folder)
     summaries = []
@@ -93,9 +92,22 @@ def test_without_folds_the_splits_are_those_of_the_data_sets(settings):
     assert {member.id for member in folds.of("A", 0, "validation")} == given
 
 
-def test_collections_that_share_records_or_are_synthetic_are_refused(settings, tmp_path):
-    from dataclasses import replace
+def test_a_class_that_a_fold_would_not_learn_is_named(settings, tmp_path):
+    records = [toy_record(number, rhythm, "train") for rhythm in ("SR", "AFIB", "ST") for number in range(9)]
+    records.append(toy_record(0, "SB", "train"))  # a person who is tested on in one fold cannot be learnt from there
+    manifest, few = read_manifest(settings.collections["A"][0]), tmp_path / "few"
+    few.mkdir()
+    about = {"name": "few", "sampling_rate": manifest.sampling_rate, "seconds": manifest.seconds, "leads": manifest.leads}
+    finish_dataset(few, about, write_split(few, "train", records, len(records), manifest.leads, manifest.samples))
+    wanted = replace(
+        settings, collections={"A": (str(few),)}, merge=False, grids={"transfer": (Grid(recipes=("plain",)),)}, folds=2
+    )
+    with pytest.raises(ValueError, match=r"A has no training record of SB in fold [01]; expected each class"):
+        make_folds(wanted)
+    make_folds(replace(wanted, grids={}))  # nothing is trained on it
 
+
+def test_collections_that_share_records_or_are_synthetic_are_refused(settings, tmp_path):
     twin = write_toy_dataset(tmp_path / "twin", {"train": 1, "validation": 1, "test": 1})
     with pytest.raises(ValueError, match="stands in two data sets"):
         make_folds(replace(settings, collections={"A": settings.collections["A"], "C": (str(twin),)}))

@@ -150,6 +150,17 @@ def test_a_study_that_is_killed_ends_with_the_table_of_one_that_ran_through(plac
     assert done.read_bytes() == (place / AUGMENTATION / "results.csv").read_bytes()
 
 
+def test_two_parts_run_at_once_into_one_table(beside):
+    grids = '[[augmentation.grid]]\nrecipes = ["plain"]\nclassifiers = ["feature_forest", "resnet1d"]\ncollections = ["A"]\n'
+    path = settings(beside, grids=grids)
+    command = [sys.executable, "-m", "ecgtf.cli.main", "study", "augmentation", str(path), "--quiet", "--only"]
+    parts = [subprocess.Popen([*command, part], env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}) for part in ("1/2", "2/2")]
+    assert [part.wait() for part in parts] == [0, 0]
+    lines = {(row["fold"], row["classifier"], row["test_on"]) for row in table("reports/other-augmentation")}
+    assert len(lines) == len(table("reports/other-augmentation")) == 2 * 2 * 2
+    assert "0 cells to run, 4 done" in call("study", "augmentation", path, "--dry-run")
+
+
 def test_parts_that_other_machines_ran_are_brought_together(place, beside):
     there = Results(place / AUGMENTATION)
     for part, folder in enumerate(("one", "two")):
@@ -213,6 +224,37 @@ def test_a_test_record_in_the_training_set_of_a_folds_generator_ends_the_study(p
     said = call("study", "augmentation", settings(beside, name="smoke", grids=grids), "--out", "out", code=2)
     assert re.search("1 of [0-9]+ test records were used in training", said)
     assert not Path("out/results.csv").exists()
+
+
+def test_a_source_with_the_ecgs_of_a_collection_under_other_names_is_refused(beside):
+    call("simulate", "all/some", "--records", "40", "--rate", "100", "--quiet")
+    for name, folder in (("mine", "all/some"), ("theirs", "all")):
+        call("prepare", "wfdb", folder, "--out", f"own/{name}", "--quiet")
+    assert not set(read_ids("own/mine", "train")) & set(read_ids("own/theirs", "train"))
+    path = settings(beside, ("data/b", "own/mine"), ("data/s", "own/theirs"), ("folds = 2", "folds = 2\nwork = 'work'"))
+    said = call("study", "augmentation", path, code=2)
+    assert "source simulator leaks: 40 of its ECGs stand in the collections too" in said
+
+
+def test_work_of_other_settings_is_not_taken_for_this_studys(place, beside):
+    shutil.copytree(place / "runs", beside / "runs")
+    for change, told in (
+        (("folds = 2", "folds = 3"), "another folds (2 there, 3 now)"),
+        (("pool_per_class = 8", "pool_per_class = 9"), "another pool_per_class"),
+        (("sampler_steps = 2", "sampler_steps = 3"), "other generators: diffwave was"),
+    ):
+        said = call("study", "augmentation", settings(beside, change, name="smoke"), "--out", "new", code=2)
+        assert "study-smoke holds a study" in said
+        assert told in said
+        assert "name another folder by the setting work, or delete it" in said
+
+
+def test_settings_that_were_wrong_may_be_corrected(beside):
+    wrong = settings(beside, ("data/s", "data/t"), name="smoke")
+    assert "data/t" in call("study", "transfer", wrong, code=2)
+    grids = '[[transfer.grid]]\nclassifiers = ["feature_forest"]\ncollections = ["A"]\n'
+    call("study", "transfer", settings(beside, name="smoke", grids=grids), "--quiet")
+    without_error("reports/smoke-transfer")
 
 
 def test_a_folder_of_another_study_is_left_alone(place, beside):

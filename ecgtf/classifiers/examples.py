@@ -101,7 +101,7 @@ def mix(
     Raises:
         ValueError: if the ratio is negative or there is no such mixing.
     """
-    counts = dealt(real.labels.sum(axis=0), ratio, mixing)
+    _check_mixing(ratio, mixing)
     rng = np.random.default_rng(seed)
     if multi_label:
         weights = draw_weights(synthetic.labels, float(mixing == "balancing"))
@@ -109,7 +109,7 @@ def mix(
         return synthetic.take(np.sort(order[: round(ratio * len(real))]))
     order = rng.permutation(len(synthetic))
     chosen = []
-    for k, count in enumerate(counts):
+    for k, count in enumerate(dealt(real.labels.sum(axis=0), ratio, mixing)):
         chosen.extend(order[synthetic.labels[order, k] > 0][:count])
     return synthetic.take(np.sort(np.array(chosen, dtype=int)))
 
@@ -123,16 +123,20 @@ def dealt(sizes: np.ndarray, ratio: float, mixing: str) -> np.ndarray:
     Raises:
         ValueError: as `mix`.
     """
-    if not 0 <= ratio < np.inf:
-        raise ValueError(f"expected a synthetic ratio of at least 0, received {ratio}")
-    if mixing not in MIXINGS:
-        raise ValueError(f"unknown mixing {mixing!r}; expected one of {', '.join(MIXINGS)}")
+    _check_mixing(ratio, mixing)
     if mixing == "proportional":
         return np.array([round(ratio * float(size)) for size in sizes], dtype=int)
     filled = np.array(sizes, dtype=int)
     for _ in range(round(ratio * float(np.sum(sizes)))):
         filled[filled.argmin()] += 1
     return filled - np.array(sizes, dtype=int)
+
+
+def _check_mixing(ratio: float, mixing: str) -> None:
+    if not 0 <= ratio < np.inf:
+        raise ValueError(f"expected a synthetic ratio of at least 0, received {ratio}")
+    if mixing not in MIXINGS:
+        raise ValueError(f"unknown mixing {mixing!r}; expected one of {', '.join(MIXINGS)}")
 
 
 def share(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:

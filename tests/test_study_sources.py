@@ -1,0 +1,66 @@
+"""What is drawn from a fold's generator: enough for whatever a cell asks for."""
+
+import numpy as np
+import pytest
+from study_results import one_collection
+
+from ecgtf.classifiers.examples import Examples, dealt, mix
+from ecgtf.studies.cells import Cell
+from ecgtf.studies.config import Grid, Recipe
+from ecgtf.studies.sources import best_share, pool_labels
+from ecgtf.studies.trials import pretraining_name
+
+SIZES = (201, 17, 40, 3)
+REAL = np.repeat(np.eye(4, dtype=np.float32), SIZES, axis=0)
+
+
+def grids(ratios: tuple[float, ...], mixings: tuple[str, ...] = ("proportional", "balancing")) -> dict:
+    return {"augmentation": (Grid(recipes=("plain",), sources=("vqvae",), ratios=ratios, mixings=mixings),)}
+
+
+def training_part(labels: np.ndarray) -> np.ndarray:
+    """What `generate` writes as the training split."""
+    return labels[: len(labels) - round(0.1 * len(labels))]
+
+
+@pytest.mark.parametrize(("keep", "rehearsal"), [(1.0, 0.0), (0.4, 0.0), (1.0, 1.5)])
+@pytest.mark.parametrize("ratio", [0.3, 1.0, 2.0])
+def test_a_pool_has_enough_of_every_class_for_every_ratio_mixing_and_recipe(ratio, keep, rehearsal):
+    recipes = {"plain": Recipe(), "other": Recipe(keep=keep, rehearsal=rehearsal)}
+    drawn = pool_labels(REAL, one_collection(grids=grids((ratio,)), recipes=recipes, pool_per_class=5))
+    there = training_part(drawn).sum(axis=0)
+    for mixing in ("proportional", "balancing"):
+        assert (keep * there >= dealt(np.array(SIZES), ratio, mixing) - 0.5).all()
+    assert (there >= dealt(np.array(SIZES), rehearsal, "proportional")).all()
+    assert (there >= 5).all()
+    rest = drawn[len(training_part(drawn)) :]
+    assert (rest.sum(axis=0) > 0).all()  # a class each in what chooses the weights
+
+
+def test_a_pool_of_labels_that_go_together_is_of_the_training_records():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((60, 5)) < [0.6, 0.3, 0.3, 0.2, 0.05]).astype(np.float32)
+    config = one_collection(task="superclass", grids=grids((1.0,)), pool_per_class=2)
+    drawn = pool_labels(labels, config)
+    assert {tuple(row) for row in drawn} == {tuple(row) for row in labels}
+    made, real = (
+        Examples(np.zeros((len(part), 1, 1), np.float32), part, list(map(str, range(len(part)))), [""] * len(part))
+        for part in (training_part(drawn), labels)
+    )
+    rare = [mix(real, made, 1.0, True, 0, mixing).labels.mean(axis=0)[4] for mixing in ("proportional", "balancing")]
+    assert rare[1] > rare[0]  # there are more than are taken, so that rare ones can come first
+
+
+def test_the_best_share_is_of_each_label_by_itself():
+    labels = np.array([[1, 0]] * 4 + [[0, 1]] * 2)
+    likely = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.6, 0.4], [0.8, 0.2], [0.5, 0.5]])
+    assert best_share(labels, likely, 0.5).tolist() == [0, 2, 5]
+    assert best_share(labels, likely, 0.01).tolist() == [0, 5]
+    assert best_share(labels, likely, 1.0).tolist() == list(range(6))
+
+
+def test_pre_training_on_what_no_fold_changes_is_shared():
+    config = one_collection()
+    cells = [Cell("A", fold, "resnet1d", "plain", "simulator>vqvae") for fold in range(2)]
+    assert len({pretraining_name(cell, ("simulator",), config) for cell in cells}) == 1
+    assert len({pretraining_name(cell, ("simulator", "vqvae"), config) for cell in cells}) == 2
