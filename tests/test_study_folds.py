@@ -26,8 +26,6 @@ def settings(tmp_path_factory):
 
 def rename(folder):
     """Gives the records of a set ids and patients of their own."""
-    from dataclasses import replace
-
     manifest = read_manifest(folder)
     summaries = []
     for split in ("train", "validation", "test"):
@@ -93,7 +91,7 @@ def test_without_folds_the_splits_are_those_of_the_data_sets(settings):
 
 
 def test_a_class_that_a_fold_would_not_learn_is_named(settings, tmp_path):
-    records = [toy_record(number, rhythm, "train") for rhythm in ("SR", "AFIB", "ST") for number in range(9)]
+    records = [toy_record(number, rhythm, "train") for rhythm in ("SR", "AFIB", "ST") for number in range(20)]
     records.append(toy_record(0, "SB", "train"))  # a person who is tested on in one fold cannot be learnt from there
     manifest, few = read_manifest(settings.collections["A"][0]), tmp_path / "few"
     few.mkdir()

@@ -121,6 +121,8 @@ def _split(members: Sequence[Member], folds: int, seed: int) -> Iterator[tuple[n
     if len(set(groups)) < folds:
         raise ValueError(f"expected at least {folds} patients for {folds} folds, received {len(set(groups))}")
     classes = strata(np.array([member.label for member in members]))
+    if (most := np.unique(classes, return_counts=True)[1].max()) < folds:
+        raise ValueError(f"expected at least {folds} records of some class for {folds} parts, received {most}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
         yield from StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(classes, classes, groups)
