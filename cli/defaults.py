@@ -74,9 +74,10 @@ def only_report(given: Path | None) -> Path:
     Raises:
         ValueError: if there is none, or several.
     """
-    if given is not None and not any(given.glob("*/closeness.json")):
+    made = ("closeness.json", "study.json")
+    if given is not None and not any(found for name in made for found in given.glob(f"*/{name}")):
         return given
-    found = sorted(path.parent for name in ("closeness.json", "study.json") for path in (given or REPORTS).rglob(name))
+    found = sorted(path.parent for name in made for path in (given or REPORTS).rglob(name))
     return _only(found, "report", "its folder", "ecgtf evaluate")
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ecgtf.studies.cells import CELLS
+from ecgtf.studies.cells import study_cells
 from ecgtf.studies.config import GeneratorPlan, Grid, ReadySource, Recipe, StudyConfig
 from ecgtf.studies.pooling import arm_of
 from ecgtf.studies.results import Predictions, Results, Row
@@ -118,4 +118,4 @@ def arms_with_seeds(arm, config, seeds=1):
 
 def planned(config, study):
     """The cells of a study."""
-    return CELLS[study](config)
+    return study_cells(study, config)

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from ecgtf.cli.main import app
 from ecgtf.dataset import hash_id, read_ids, read_manifest
-from ecgtf.studies.cells import CELLS
+from ecgtf.studies import STUDIES
+from ecgtf.studies.cells import study_cells
 from ecgtf.studies.config import read_config, shipped_configs
 from ecgtf.studies.results import Results
 from ecgtf.studies.runner import SETTINGS
@@ -36,7 +37,7 @@ def place(tmp_path_factory):
         for line in text.splitlines():
             if line.startswith("#   ecgtf "):
                 call(*line.removeprefix("#   ecgtf ").split(), "--quiet")
-        for study in CELLS:
+        for study in STUDIES:
             call("study", study, "smoke", "--quiet")
     return folder
 
@@ -80,7 +81,7 @@ def without_error(folder: str | Path) -> None:
 
 @pytest.mark.parametrize(("study", "out"), [("augmentation", AUGMENTATION), ("transfer", TRANSFER)])
 def test_every_cell_of_the_first_look_is_tested_on_every_collection(place, study, out):
-    cells = CELLS[study](read_config("smoke"))
+    cells = study_cells(study, read_config("smoke"))
     without_error(place / out)
     tested = {(row["collection"], row["fold"], row["source"], row["test_on"]) for row in table(place / out)}
     for cell in cells:
@@ -130,7 +131,7 @@ def test_a_study_that_is_done_runs_nothing_again(place, monkeypatch):
     call("study", "augmentation", "smoke", "--quiet")
     assert [(place / AUGMENTATION / name).read_bytes() for name in ("results.csv", "seconds.csv")] == before
     said = call("study", "augmentation", "smoke", "--dry-run")
-    assert f"0 cells to run, {len(CELLS['augmentation'](read_config('smoke')))} done" in said
+    assert f"0 cells to run, {len(study_cells('augmentation', read_config('smoke')))} done" in said
 
 
 def test_a_study_that_is_killed_ends_with_the_table_of_one_that_ran_through(place, beside):
@@ -202,7 +203,7 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(place, beside):
 def test_a_generator_that_learnt_from_records_to_test_on_is_no_start(place, beside):
     start = place / "runs/study-smoke/generators/diffwave-A-0-real1"
     path = settings(beside, ('kind = "diffwave"', f'kind = "diffwave"\nstart = "{start}"'))
-    for study in CELLS:
+    for study in STUDIES:
         said = call("study", study, path, code=2)
         assert f"generator diffwave, which starts from {start}, leaks" in said
     assert not list(beside.glob("runs/*/classifiers"))

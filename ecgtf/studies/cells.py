@@ -82,8 +82,16 @@ def tested_on(cell: Cell, config: StudyConfig) -> tuple[str, ...]:
     return (*names, config.merged) if cell.collection == config.merged and len(names) > 1 else names
 
 
-CELLS = {"augmentation": augmentation_cells, "transfer": transfer_cells}
-"""The cells of each study."""
+def study_cells(study: str, config: StudyConfig) -> list[Cell]:
+    """The cells of a study, `augmentation` or `transfer`.
+
+    Raises:
+        ValueError: if its settings ask for none.
+    """
+    cells = {"augmentation": augmentation_cells, "transfer": transfer_cells}[study](config)
+    if not cells:
+        raise ValueError(f"expected at least one [[{study}.grid]] in the settings, received none")
+    return cells
 
 
 def _trainings(config: StudyConfig, grid: Grid) -> Iterator[tuple[str, int, str, str, int]]:
@@ -118,7 +126,7 @@ def part_of(cells: Sequence[Cell], part: str | None) -> list[Cell]:
     """The cells of part `I/N` (1/4 to 4/4): all of one fold of a collection stay together, for they share a generator's training.
 
     Raises:
-        ValueError: if the part is not of this form.
+        ValueError: if the part is not of this form, or there is nothing left for some of so many.
     """
     if part is None:
         return list(cells)
@@ -128,6 +136,8 @@ def part_of(cells: Sequence[Cell], part: str | None) -> list[Cell]:
     folds: dict[tuple[str, int], int] = {}
     for cell in cells:
         folds[cell.collection, cell.fold] = folds.get((cell.collection, cell.fold), 0) + 1
+    if int(parts) > len(folds):
+        raise ValueError(f"expected at most {len(folds)} parts, one for each fold of a collection, received {part}")
     loads = [0] * int(parts)
     mine = set()
     for fold in sorted(folds, key=lambda fold: (-folds[fold], fold)):

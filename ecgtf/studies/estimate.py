@@ -20,7 +20,7 @@ from ecgtf.conditions import encode
 from ecgtf.dataset import Manifest, combined_manifest
 from ecgtf.generators.presets import get_preset
 from ecgtf.generators.stages import Stages
-from ecgtf.studies.cells import CELLS, Cell, part_of
+from ecgtf.studies.cells import Cell, part_of, study_cells
 from ecgtf.studies.config import FOREST, GeneratorPlan, Recipe, StudyConfig
 from ecgtf.studies.results import Results
 from ecgtf.studies.sources import Workshop, pool_labels
@@ -44,7 +44,7 @@ def describe(study: str, config: StudyConfig, out: str | Path, only: str | None 
     Raises:
         ValueError: as `run_study`.
     """
-    cells = part_of(CELLS[study](config), only)
+    cells = part_of(study_cells(study, config), only)
     done = Results(out).done(config)
     left = [cell for cell in cells if cell.name not in done]
     lines = [f"{count:5d} x {arm}" for arm, count in Counter(map(_arm, left)).items()]
@@ -99,20 +99,26 @@ class Forecast:
             return FOREST_SECONDS
         recipe = self.config.recipes[cell.recipe]
         after = self.study == "transfer" and cell.stages
-        preset = training_preset(cell.classifier, recipe.preset)
-        steps = (recipe.finetune_steps or preset["steps"] // 2) if after else (recipe.steps or preset["steps"])
-        return OVERHEAD + steps * self._step(cell.classifier, recipe)
+        half = training_preset(cell.classifier, recipe.preset)["steps"] // 2
+        return self._training(cell.classifier, recipe, (recipe.finetune_steps or half) if after else recipe.steps)
+
+    def _training(self, classifier: str, recipe: Recipe, steps: int | None) -> float:
+        """Seconds of a training, of the preset's length where None is given."""
+        return OVERHEAD + (steps or training_preset(classifier, recipe.preset)["steps"]) * self._step(classifier, recipe)
 
     def _pretrainings(self, cells: Sequence[Cell]) -> dict[str, float]:
-        """Seconds of each pre-training that is not there."""
+        """Seconds of each pre-training, and of each classifier that filters, that is not there."""
         found = {}
         for cell in cells:
+            recipe = self.config.recipes.get(cell.recipe)
+            if recipe and recipe.keep < 1 and any(stage in self.config.generators for stage in cell.stages):
+                name = f"{cell.collection}-{cell.fold}-real{cell.fraction:g}-{cell.classifier}-{cell.recipe}"
+                if not (self.config.work_folder / "judges" / name / "model.keras").is_file():
+                    found[f"judge {name}"] = self._training(cell.classifier, recipe, recipe.steps)
             for count in range(1, len(cell.stages) + 1) if self.study == "transfer" else ():
                 name = pretraining_name(cell, cell.stages[:count], self.config)
                 if not (self.config.work_folder / "pretrained" / name / "model.keras").is_file():
-                    recipe = self.config.recipes[cell.recipe]
-                    steps = recipe.pretrain_steps or training_preset(cell.classifier, recipe.preset)["steps"]
-                    found[name] = OVERHEAD + steps * self._step(cell.classifier, recipe)
+                    found[name] = self._training(cell.classifier, recipe, recipe.pretrain_steps)
         return found
 
     def _synthetic(self, cells: Sequence[Cell]) -> list[tuple[str, str, int, float]]:

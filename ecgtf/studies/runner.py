@@ -14,7 +14,7 @@ from ecgtf.dataset import LeakError, check_no_leak, combined_manifest, hash_id, 
 from ecgtf.ecg import SPLITS
 from ecgtf.progress import Progress
 from ecgtf.run_folder import versions
-from ecgtf.studies.cells import CELLS, Cell, part_of
+from ecgtf.studies.cells import Cell, part_of, study_cells
 from ecgtf.studies.config import StudyConfig, config_of
 from ecgtf.studies.page import write_report
 from ecgtf.studies.results import TABLE, Results, Row
@@ -54,9 +54,7 @@ def run_study(
         ValueError: if the folder holds a study of other settings, or a setting is not possible.
     """
     out = Path(out)
-    cells = CELLS[study](config)
-    if not cells:
-        raise ValueError(f"expected at least one [[{study}.grid]] in the settings, received none")
+    cells = study_cells(study, config)
     mine = part_of(cells, only)
     asked = _asked(study, config)
     _check_folders(out, config.work_folder, asked)
@@ -230,7 +228,7 @@ def rebuild(out: str | Path) -> Path:
     """
     content = _settings_of(Path(out))
     config = config_of(content["settings"])
-    return write_report(out, content["study"], config, CELLS[content["study"]](config))
+    return write_report(out, content["study"], config, study_cells(content["study"], config))
 
 
 def _settings_of(folder: Path) -> dict[str, Any]:
