@@ -15,7 +15,9 @@ from ecgtf.studies import STUDIES
 
 def study(
     which: Annotated[str, typer.Argument(metavar="STUDY", help=f"Which study: {' or '.join(STUDIES)}.")],
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Settings: a .toml file, or paper, small or smoke.")],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="Settings: a .toml file, or paper, small, superclass or smoke.")
+    ],
     out: Annotated[Path | None, typer.Option(file_okay=False, help="Report folder. [default: reports/CONFIG-STUDY]")] = None,
     only: Annotated[
         str | None,

@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 from ecgtf.cli.main import app
 from ecgtf.dataset import hash_id, read_ids, read_manifest
 from ecgtf.studies import STUDIES
+from ecgtf.studies.agreement import SETTINGS
 from ecgtf.studies.cells import study_cells
 from ecgtf.studies.config import read_config, shipped_configs
 from ecgtf.studies.results import Results
-from ecgtf.studies.runner import SETTINGS
 
 AUGMENTATION, TRANSFER = "reports/smoke-augmentation", "reports/smoke-transfer"
 

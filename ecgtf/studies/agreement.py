@@ -1,0 +1,85 @@
+"""What a folder of results or of work is for: a later start must agree with it (no TensorFlow of its own)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ecgtf.atomic import sha256, write_json
+from ecgtf.run_folder import versions
+from ecgtf.studies.config import StudyConfig
+from ecgtf.studies.results import TABLE
+
+SETTINGS = "study.json"
+
+
+def asked_for(study: str, config: StudyConfig) -> dict[str, Any]:
+    """What results depend on: the study, its settings, and its data sets by the checksums of their manifests."""
+    folders = [folder for folders in config.collections.values() for folder in folders]
+    folders += [folder for source in config.sources.values() for folder in source.data]
+    sums = {str(folder): sha256(Path(folder) / "dataset.json") for folder in folders if Path(folder, "dataset.json").is_file()}
+    return json.loads(json.dumps({"study": study, "settings": config.as_dict(), "data": sums}))
+
+
+def check_folders(out: Path, work: Path, asked: dict[str, Any]) -> None:
+    """Refuses folders that hold something else than what was asked for; what has no results yet may be of other settings.
+
+    Raises:
+        ValueError: if one does.
+    """
+    if (out / TABLE).is_file():
+        check_same(out, asked, "name another --out")
+    elif out.exists() and any(out.iterdir()) and not (out / SETTINGS).is_file():
+        raise ValueError(f"{out} is not empty and holds no study; name another --out")
+    if (work / SETTINGS).is_file() and (work / "folds").is_dir():
+        check_same(work, asked | {"study": settings_of(work)["study"]}, "name another folder by the setting work, or delete it")
+
+
+def check_same(folder: Path, asked: dict[str, Any], advice: str) -> None:
+    """Refuses a folder whose cells depend on other settings than those asked for; grids may differ.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    there = settings_of(folder)
+    for name in ("study", "task", "collections", "merge", "folds", "validation", "seed", "pool_per_class"):
+        old, new = (content["settings"].get(name, content.get(name)) for content in (there, asked))
+        if old != new:
+            raise ValueError(f"{folder} holds a study of another {name} ({old} there, {new} now): {advice}")
+    for name in ("recipes", "sources", "generators"):
+        old, new = there["settings"].get(name, {}), asked["settings"][name]
+        changed = [part for part in old if part in new and old[part] != new[part]]
+        if changed:
+            raise ValueError(
+                f"{folder} holds a study with other {name}: {changed[0]} was {old[changed[0]]}, is {new[changed[0]]}: "
+                f"give it another name, or {advice}"
+            )
+    for data, checksum in asked["data"].items():
+        if there.get("data", {}).get(data, checksum) != checksum:
+            raise ValueError(f"{folder} holds a study of other records: {data} was prepared anew since: {advice}")
+
+
+def keep_settings(folders: Iterable[Path], asked: dict[str, Any]) -> None:
+    """Writes what was asked for into folders."""
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / SETTINGS, asked | {"versions": versions()})
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """What `keep_settings` wrote.
+
+    Raises:
+        ValueError: if it is missing or damaged.
+    """
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no study: {SETTINGS} is missing")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): take it from another part of the study, or name another --out"
+        ) from error

@@ -1,0 +1,57 @@
+"""The guard of a study: nothing that classifiers learn from may be, or have seen, a record to test on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ecgtf.copies import find_copies
+from ecgtf.dataset import LeakError, check_no_leak, combined_manifest, hash_id, read_ids
+from ecgtf.ecg import SPLITS
+from ecgtf.studies.cells import Cell
+from ecgtf.studies.config import StudyConfig
+from ecgtf.studies.sources import Workshop
+from ecgtf.train_generator import start_run
+
+
+def check_sources(workshop: Workshop, cells: Sequence[Cell]) -> None:
+    """Refuses sources of the cells, and runs that generators start from, which are or saw records that the study may test on.
+
+    Raises:
+        LeakError: naming the first of them.
+    """
+    config, used = workshop.config, {stage for cell in cells for stage in cell.stages}
+    tested = {member.id for member in workshop.folds.members}
+    if not config.folds:
+        tested = {member.id for member in workshop.folds.members if member.split == "test"}
+    for name in sorted(used & config.sources.keys()):
+        data = config.sources[name].data
+        made = combined_manifest(data).generator
+        own = [hash_id(id_) for split in SPLITS for id_ in read_ids(data, split)]
+        _refuse(f"source {name}", [*own, *(made["trained_on"] if made else ())], tested)
+        _refuse_copies(f"source {name}", data, config)
+    for name in sorted(used & config.generators.keys()):
+        plan = config.generators[name]
+        if plan.start is not None:
+            _refuse(f"generator {name}, which starts from {plan.start},", start_run(plan.start, plan.kind).trained_on(), tested)
+
+
+def _refuse(what: str, trained_on: Sequence[str], tested: set[str]) -> None:
+    try:
+        check_no_leak(trained_on, sorted(tested))
+    except LeakError as error:
+        raise LeakError(f"{what} leaks: {error}") from error
+
+
+def _refuse_copies(what: str, data: Sequence[str], config: StudyConfig) -> None:
+    collections = {Path(folder) for folders in config.collections.values() for folder in folders}
+    shared = [
+        group
+        for group in find_copies([*map(str, collections), *data])
+        if {place.folder for place in group} & collections and {place.folder for place in group} - collections
+    ]
+    if shared:
+        first = next(place.id for place in shared[0] if place.folder not in collections)
+        raise LeakError(
+            f"{what} leaks: {len(shared)} of its ECGs stand in the collections too (the first: {first}); leave them out"
+        )
