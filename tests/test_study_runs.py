@@ -24,6 +24,13 @@ from ecgtf.studies.cells import study_cells
 from ecgtf.studies.config import read_config, shipped_configs
 from ecgtf.studies.results import Results
 
+DIFFWAVE = """[[augmentation.grid]]
+recipes = ["plain"]
+sources = ["diffwave"]
+ratios = [0, 0.5]
+mixings = ["balancing"]
+collections = ["A"]
+"""
 AUGMENTATION, TRANSFER = "reports/smoke-augmentation", "reports/smoke-transfer"
 
 
@@ -183,8 +190,7 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(place, beside):
     shard = next((beside / "runs/study-smoke/synthetic/diffwave-A-0-real1").glob("train*"))
     whole = shard.read_bytes()
     shard.write_bytes(whole[:5000] + bytes(64) + whole[5064:])
-    grids = '[[augmentation.grid]]\nrecipes = ["plain"]\nsources = ["diffwave"]\nratios = [0, 0.5]\nmixings = ["balancing"]\ncollections = ["A"]\n'
-    path = settings(beside, name="smoke", grids=grids)
+    path = settings(beside, name="smoke", grids=DIFFWAVE)
     call("study", "augmentation", path, "--out", "out", "--quiet")
     failed = {(row["source"], row["fold"]) for row in table("out") if "is damaged" in row["error"]}
     assert failed == {("diffwave", "0")}
@@ -222,8 +228,7 @@ def test_a_test_record_in_the_training_set_of_a_folds_generator_ends_the_study(p
     synthetic = next((beside / "runs/study-smoke/synthetic").glob("*A-0-real1"))
     made = json.loads((synthetic / "dataset.json").read_text())["generator"]
     edit_manifest(synthetic, generator=made | {"trained_on": sorted([*made["trained_on"], hash_id(planted)])})
-    grids = '[[augmentation.grid]]\nrecipes = ["plain"]\nsources = ["diffwave"]\nratios = [0.5]\ncollections = ["A"]\n'
-    said = call("study", "augmentation", settings(beside, name="smoke", grids=grids), "--out", "out", code=2)
+    said = call("study", "augmentation", settings(beside, name="smoke", grids=DIFFWAVE), "--out", "out", code=2)
     assert re.search("1 of [0-9]+ test records were used in training", said)
     assert not Path("out/results.csv").exists()
 
