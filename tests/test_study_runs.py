@@ -230,7 +230,7 @@ def test_a_test_record_in_the_training_set_of_a_folds_generator_ends_the_study(p
     edit_manifest(synthetic, generator=made | {"trained_on": sorted([*made["trained_on"], hash_id(planted)])})
     said = call("study", "augmentation", settings(beside, name="smoke", grids=DIFFWAVE), "--out", "out", code=2)
     assert re.search("1 of [0-9]+ test records were used in training", said)
-    assert not Path("out/results.csv").exists()
+    assert {row["source"] for row in table("out")} == {"none"}
 
 
 def test_a_source_with_the_ecgs_of_a_collection_under_other_names_is_refused(beside):
