@@ -263,4 +263,6 @@ def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
     for handle, label in _handles(panels):
         handles.setdefault(label, handle)
     if handles:
-        figure.legend(handles.values(), handles, fontsize=8, frameon=False, ncols=4, loc="outside upper center")
+        widest = 0.5 + 0.07 * max(map(len, handles))  # inches, of a marker and a label
+        columns = max(1, int(figure.get_figwidth() / widest))
+        figure.legend(handles.values(), handles, fontsize=8, frameon=False, ncols=columns, loc="outside upper center")
