@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import threading
@@ -13,7 +12,6 @@ from contextlib import contextmanager, nullcontext
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
 from ecgtf.callbacks import GO_ON, TERMINATED, Averages, Best, Checkpoints, Guard, Report, Stopped
 from ecgtf.run_folder import Run
@@ -116,28 +114,6 @@ def check_limits(learning_rate: float | None, max_minutes: float | None) -> None
         raise ValueError(f"expected max_minutes above 0, received {max_minutes}")
 
 
-@keras.saving.register_keras_serializable("ecgtf")
-class WarmUpCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that grows linearly to its peak over `warm` steps, then falls as a cosine to zero at `steps`.
-
-    Keras's CosineDecay chooses between the two by a condition, which AdamW builds into the graph once for each weight: half the time
-    of a small network's first step.
-    """
-
-    def __init__(self, peak: float, warm: int, steps: int):
-        self.peak, self.warm, self.steps = peak, warm, steps
-
-    def __call__(self, step):
-        """The rate at a step."""
-        step = ops.cast(step, "float32")
-        done = ops.clip((step - self.warm) / max(1, self.steps - self.warm), 0.0, 1.0)
-        return self.peak * ops.minimum(step / self.warm, 0.5 * (1.0 + ops.cos(math.pi * done)))
-
-    def get_config(self):
-        """Its arguments."""
-        return {"peak": self.peak, "warm": self.warm, "steps": self.steps}
-
-
 def make_optimizer(learning_rate: float, steps: int, *, weight_decay: float = 1e-4, ema: bool = True, warm_up: float = 0.05):
     """AdamW with linear warm-up over the first share `warm_up` of the steps, then a cosine to zero, and an average of the weights.
 
@@ -149,7 +125,7 @@ def make_optimizer(learning_rate: float, steps: int, *, weight_decay: float = 1e
         warm_up: Share of the steps.
     """
     warm = max(1, int(warm_up * steps))
-    schedule = WarmUpCosine(learning_rate, warm, steps)
+    schedule = keras.optimizers.schedules.CosineDecay(0.0, max(1, steps - warm), warmup_target=learning_rate, warmup_steps=warm)
     momentum = min(0.9995, max(0.9, 1.0 - 50.0 / steps))
     return keras.optimizers.AdamW(schedule, weight_decay=weight_decay, beta_2=0.99, use_ema=ema, ema_momentum=momentum)
 

@@ -51,17 +51,6 @@ def compiled_line(steps=40, **optimizer) -> Line:
     return model
 
 
-@pytest.mark.parametrize(("peak", "steps"), [(1e-3, 600), (2e-3, 1), (5e-3, 37)])
-def test_the_learning_rate_warms_up_and_falls_as_the_cosine_of_keras(peak, steps):
-    rate = make_optimizer(peak, steps)._learning_rate
-    warm = max(1, steps // 20)
-    cosine = keras.optimizers.schedules.CosineDecay(0.0, max(1, steps - warm), warmup_target=peak, warmup_steps=warm)
-    assert [float(rate(step)) for step in range(steps + 2)] == [float(cosine(step)) for step in range(steps + 2)]
-    assert float(rate(warm)) == pytest.approx(peak)
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(rate))
-    assert float(again(warm)) == float(rate(warm))
-
-
 def test_training_stops_at_the_step_asked_for_and_logs_every_checkpoint(tmp_path):
     run = Run.open(tmp_path / "run", {"command": "test"})
     model = compiled_line()
