@@ -30,7 +30,7 @@ CAUGHT = {
     "amplitude doubled": ("marginal_difference", "amplitude_distance"),
     "classes swapped": ("heart_rate_distance", "trts_macro_auroc"),
     "mode collapsed": ("recall", "coverage"),
-    "memorised": ("near_copy_rate", "share_closer_to_train", "attack_auc", "attack_tpr"),
+    "memorised": ("near_copy_rate", "attack_auc", "attack_tpr"),
     "simulated": ("frechet_distance", "log_spectrum_difference", "p_wave_distance", "amplitude_distance"),
 }
 BLIND = {
