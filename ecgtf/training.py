@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from ecgtf.callbacks import GO_ON, TERMINATED, Averages, Best, Checkpoints, Guard, Report, Stopped
+from ecgtf.optimizer import AdamW
 from ecgtf.run_folder import Run
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -127,7 +128,7 @@ def make_optimizer(learning_rate: float, steps: int, *, weight_decay: float = 1e
     warm = max(1, int(warm_up * steps))
     schedule = keras.optimizers.schedules.CosineDecay(0.0, max(1, steps - warm), warmup_target=learning_rate, warmup_steps=warm)
     momentum = min(0.9995, max(0.9, 1.0 - 50.0 / steps))
-    return keras.optimizers.AdamW(schedule, weight_decay=weight_decay, beta_2=0.99, use_ema=ema, ema_momentum=momentum)
+    return AdamW(schedule, weight_decay=weight_decay, beta_2=0.99, use_ema=ema, ema_momentum=momentum)
 
 
 def fit(

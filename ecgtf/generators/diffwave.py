@@ -6,8 +6,10 @@ from __future__ import annotations
 import math
 
 import keras
+import numpy as np
 from keras import layers, ops
 
+from ecgtf.generators.fused import convolution
 from ecgtf.generators.step_embedding import StepEmbedding
 from ecgtf.generators.transformer import ToldBlock
 
@@ -126,12 +128,17 @@ class GatedBlock(layers.Layer):
 
     def call(self, x, state, condition=None):
         """`(batch, time, width)` to the same, and the block's skip."""
-        y = self.taps(x + self.step(state)[:, None])
+        # sigmoid(a) = (1 + tanh(a / 2)) / 2, so that one tanh is for both halves; the factors go to the weights, which are small.
+        half = ops.cast(np.repeat([0.5, 1.0], self.width), x.dtype)
+        told = self.taps.bias[None]
         if self.condition_width:
-            y = y + self.condition(condition)[:, None]
-        gate, signal = ops.split(y, 2, axis=-1)
-        residual, skip = ops.split(self.leave(ops.sigmoid(gate) * ops.tanh(signal)), 2, axis=-1)
-        return (x + residual) / math.sqrt(2.0), skip
+            told = told + self.condition(condition)
+        y = convolution(x + self.step(state)[:, None], self.taps.kernel * half, dilation=self.dilation)
+        gate, signal = ops.split(ops.tanh(y + (told * half)[:, None]), 2, axis=-1)
+        share = ops.cast(np.repeat([math.sqrt(0.5), 1.0], self.width), x.dtype)  # of the residual, of the skip
+        y = ops.conv((1.0 + gate) * signal, self.leave.kernel * (0.5 * share)) + self.leave.bias * share
+        residual, skip = ops.split(y, 2, axis=-1)
+        return x * math.sqrt(0.5) + residual, skip
 
     def get_config(self) -> dict:
         """The arguments of `__init__`."""
@@ -165,12 +172,7 @@ class DilatedConv(layers.Layer):
 
     def call(self, x):
         """`(batch, time, in)` to `(batch, time, out)`."""
-        d = self.dilation
-        padded = ops.pad(x, [[0, 0], [d, d], [0, 0]])
-        before, _ = ops.split(padded, [x.shape[1]], axis=1)  # the gradient of a split is fast, that of a slice is not
-        _, after = ops.split(padded, [2 * d], axis=1)
-        kernel = ops.reshape(self.kernel, (-1, self.width))
-        return ops.matmul(ops.concatenate([before, x, after], axis=-1), kernel) + self.bias
+        return convolution(x, self.kernel, self.bias, self.dilation)
 
     def compute_output_shape(self, shape):
         """Other channels, all else as it is."""

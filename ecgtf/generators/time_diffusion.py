@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import keras
+import numpy as np
 from keras import layers, ops
 
+from ecgtf.generators.fused import convolution, norm_silu, upsampled_convolution
 from ecgtf.generators.step_embedding import StepEmbedding
 from ecgtf.generators.transformer import ToldBlock
 
@@ -105,7 +107,8 @@ class UNet(layers.Layer):
         for number, (first, second, attention, resample) in enumerate(self.up):
             x = first(ops.concatenate([x, seen.pop()], axis=-1), state)
             x = attention(second(ops.concatenate([x, seen.pop()], axis=-1), state))
-            x = resample(x if number == len(self.up) - 1 else ops.repeat(x, 2, axis=1))
+            last = number == len(self.up) - 1
+            x = (convolution if last else upsampled_convolution)(x, resample.kernel, resample.bias)
         x = self.leave(self.final(ops.concatenate([x, start], axis=-1), state))
         return x[:, :time] if extra else x
 
@@ -130,9 +133,12 @@ class RMSNorm(layers.Layer):
 
     def call(self, x):
         """`(batch, time, width)` to the same shape."""
-        wide = ops.cast(x, "float32")
-        length = ops.sqrt(ops.sum(ops.square(wide), axis=-1, keepdims=True))
-        return ops.cast(wide / ops.maximum(length, 1e-12) * math.sqrt(self.width), x.dtype) * self.gain
+        length = ops.sqrt(ops.sum(ops.square(ops.cast(x, "float32")), axis=-1, keepdims=True))
+        return x * ops.cast(1.0 / ops.maximum(length, 1e-12), x.dtype) * self.factor()
+
+    def factor(self):
+        """`(width,)`: what a time point of length 1 is multiplied by."""
+        return self.gain * math.sqrt(self.width)
 
 
 class ResBlock(layers.Layer):
@@ -157,8 +163,10 @@ class ResBlock(layers.Layer):
     def call(self, x, state):
         """`(batch, time, width_in)` and the state `(batch, state)` to `(batch, time, width)`."""
         scale, shift = ops.split(self.modulation(ops.silu(state))[:, None], 2, axis=-1)
-        y = ops.silu(self.norm_1(self.conv_1(x)) * (1 + scale) + shift)
-        y = ops.silu(self.norm_2(self.conv_2(y)))
+        y = convolution(x, self.conv_1.kernel, self.conv_1.bias)
+        y = norm_silu(y, (1 + scale) * self.norm_1.factor(), shift)
+        y = convolution(y, self.conv_2.kernel, self.conv_2.bias)
+        y = norm_silu(y, ops.broadcast_to(self.norm_2.factor(), ops.shape(scale)))
         return y + (x if self.shortcut is None else self.shortcut(x))
 
 
@@ -185,17 +193,28 @@ class Attention(layers.Layer):
 
     def call(self, x, state=None):
         """`(batch, time, width)` to the same shape; the state is not looked at."""
-        parts = ops.split(self.project(self.norm(x)), 3, axis=-1)
-        q, k, v = (ops.reshape(part, (-1, x.shape[1], HEADS, HEAD_SIZE)) for part in parts)
+        q, k, v = ops.split(self.project(self.norm(x)), 3, axis=-1)
+        shape = (-1, x.shape[1], HEADS, HEAD_SIZE)
         if self.linear:
-            q = ops.softmax(q, axis=-1) * HEAD_SIZE**-0.5
-            context = ops.einsum("bthd,bthe->bhde", ops.softmax(k, axis=1), v)
-            mixed = ops.einsum("bhde,bthd->bthe", context, q)
-        else:
-            weights = ops.softmax(ops.einsum("bthd,bshd->bhts", q * HEAD_SIZE**-0.5, k), axis=-1)
-            mixed = ops.einsum("bhts,bshd->bthd", weights, v)
-        y = self.out(ops.reshape(mixed, (-1, x.shape[1], HEADS * HEAD_SIZE)))
-        return x + (self.out_norm(y) if self.linear else y)
+            q = ops.reshape(ops.softmax(ops.reshape(q, shape), axis=-1), ops.shape(k))
+            return x + self.out_norm(self.out(_linear_attention(q, k, v)))
+        q, k, v = (ops.reshape(part, shape) for part in (q, k, v))
+        weights = ops.softmax(ops.einsum("bthd,bshd->bhts", q * HEAD_SIZE**-0.5, k), axis=-1)
+        mixed = ops.einsum("bhts,bshd->bthd", weights, v)
+        return x + self.out(ops.reshape(mixed, (-1, x.shape[1], HEADS * HEAD_SIZE)))
+
+
+def _linear_attention(q, k, v):
+    """Attention `(batch, time, HEADS * HEAD_SIZE)` without the square of the time, of queries that are shares of their channels.
+
+    One product for all heads, of which the blocks on the diagonal count: it costs less than to bring the heads forward and back.
+    """
+    weights = ops.exp(k - ops.stop_gradient(ops.max(k, axis=1, keepdims=True)))
+    across = ops.transpose(weights, (0, 2, 1))
+    total = ops.matmul(across, ops.ones((k.shape[1], 1), k.dtype))
+    same_head = np.kron(np.eye(HEADS), np.full((HEAD_SIZE, HEAD_SIZE), HEAD_SIZE**-0.5))
+    context = ops.matmul(across, v) * (ops.cast(same_head, k.dtype) / total)
+    return ops.matmul(q, context)
 
 
 def _convolution(taps: int, width_in: int, width: int, **options) -> layers.Conv1D:

@@ -1,0 +1,33 @@
+"""A virtual environment for the PyTorch code that is measured against, made at the first use: `python benchmarks/peers.py [FOLDER]`."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import venv
+from pathlib import Path
+
+FOLDER = Path.home() / ".cache" / "ecgtf" / "peers"
+NEEDED = ("torch==2.13.0", "numpy", "einops", "tqdm")
+PEERS = ("denoising-diffusion-pytorch==2.3.4", "diffwave==0.1.7")
+"""Installed without what they depend on: their networks need none of it, and with it come several GB."""
+
+
+def peers_python(folder: Path = FOLDER) -> Path:
+    """The interpreter of the environment in this folder, which is made where it is not there yet."""
+    python = folder / "bin" / "python"
+    done = folder / "installed.txt"
+    wanted = "\n".join(NEEDED + PEERS)
+    if not done.exists() or done.read_text() != wanted:
+        print(f"installing {', '.join(PEERS)} and PyTorch to {folder}", flush=True)
+        venv.create(folder, with_pip=True, clear=True)
+        for options in (NEEDED, ("--no-deps", *PEERS)):
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *options], check=True)
+        done.write_text(wanted)
+    return python
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
+    print(peers_python(parser.parse_args().folder))
