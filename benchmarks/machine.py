@@ -36,7 +36,7 @@ def _serve() -> None:
 
         return rate
 
-    source, target = np.ones(COPIED, np.float32), np.empty(COPIED, np.float32)
+    source, target = np.ones(COPIED, np.float32), np.zeros(COPIED, np.float32)
 
     def bandwidth() -> float:
         return 2 * source.nbytes / seconds(lambda: np.copyto(target, source), 3) / 1e9

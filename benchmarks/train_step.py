@@ -23,7 +23,17 @@ from workers import Worker
 
 BATCHES = {"unet": 16, "diffwave": 32}
 PRECISIONS = ("float32", "bfloat16")
-COLUMNS = ("network", "precision", "ecgtf, samples/s", "PyTorch, samples/s", "ratio", "share of the limit", "PyTorch's", "GB", "PyTorch's")
+COLUMNS = (
+    "network",
+    "precision",
+    "ecgtf, samples/s",
+    "PyTorch, samples/s",
+    "ratio",
+    "share of the limit",
+    "PyTorch's",
+    "GB",
+    "PyTorch's",
+)
 
 
 def loss_difference(name: str, python: Path, steps: int = 10, batch: int = 4) -> float:

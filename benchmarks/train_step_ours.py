@@ -31,7 +31,17 @@ def _order(name: str, key: str) -> tuple:
     """Where a parameter of the peer stands in our network, whose weights are in the order in which they work."""
     part = key.split(".")
     if name == "unet":
-        stages = ("init_conv", "time_mlp", "downs", "mid_block1", "mid_attn", "mid_block2", "ups", "final_res_block", "final_conv")
+        stages = (
+            "init_conv",
+            "time_mlp",
+            "downs",
+            "mid_block1",
+            "mid_attn",
+            "mid_block2",
+            "ups",
+            "final_res_block",
+            "final_conv",
+        )
         place = tuple(map(int, part[1:3])) if part[0] in ("downs", "ups") else ()
         return stages.index(part[0]), *place, "fn.fn." in key  # the norm before an attention comes after it there
     stages = ("enter", "embedding", "blocks", "skip", "leave")

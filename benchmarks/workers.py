@@ -28,9 +28,7 @@ class Worker:
     def __init__(self, script: str, *arguments: object, python: str | Path = sys.executable):
         self._errors = tempfile.TemporaryFile("w+")
         command = [str(python), str(Path(__file__).parent / script), *map(str, arguments)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
-        )
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True)
 
     def ask(self, order: str, **arguments: Any) -> Any:
         """What the worker answers.

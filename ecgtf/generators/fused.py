@@ -9,6 +9,9 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+MINIMAL_FILTERING_FROM = 128
+"""Channels from which four products for two samples, in place of six, win more on a CPU than the sums around them cost."""
+
 
 def convolution(x, kernel, bias=None, dilation: int = 1):
     """A convolution of three taps, `dilation` samples apart, with zeros beyond the ends.
@@ -30,6 +33,8 @@ def convolution(x, kernel, bias=None, dilation: int = 1):
     bias = ops.zeros(kernel.shape[-1:], x.dtype) if bias is None else ops.cast(bias, x.dtype)
     if dilation >= time:  # the outer taps see zeros only
         return ops.matmul(x, kernel[1]) + bias
+    if dilation == 1 and kernel.shape[1] >= MINIMAL_FILTERING_FROM and not tf.config.list_physical_devices("GPU"):
+        return _minimal_filtering(x, kernel, bias)
 
     @ops.custom_gradient
     def convolved(x, kernel, bias):
@@ -87,6 +92,58 @@ def norm_silu(x, factor, shift=None):
         return y, gradient
 
     return activated(x, factor) if shift is None else activated(x, factor, shift)
+
+
+@ops.custom_gradient
+def _minimal_filtering(x, kernel, bias):
+    """An undilated convolution by the minimal filtering algorithm F(2, 3) of Winograd (1980): two samples at a time from four products.
+
+    Gradients go the same way back, with four products for each as well. GPUs have such algorithms of their own.
+    """
+    time = x.shape[1]
+    even, odd = _halves(x)
+    seen = [_flat(part) for part in (_later(odd) - odd, even + odd, odd - even, even - _sooner(even))]
+    first, second, third = ops.unstack(kernel)
+    outer, inner = (first + third) * 0.5, second * 0.5
+    filters = (first, outer + inner, outer - inner, third)
+
+    def rows(flat):
+        return ops.reshape(flat, (-1, even.shape[1], flat.shape[-1]))
+
+    def gradient(upstream):
+        even, odd = (_flat(part) for part in _halves(upstream))
+        made = (even, even + odd, even - odd, -odd)
+        products = [ops.matmul(ops.transpose(part), to) for part, to in zip(seen, made, strict=True)]
+        middle = (products[1] + products[2]) * 0.5
+        to_kernel = ops.stack([products[0] + middle, (products[1] - products[2]) * 0.5, middle + products[3]])
+        a, b, c, d = (rows(ops.matmul(to, ops.transpose(filter))) for to, filter in zip(made, filters, strict=True))
+        back = _interleaved(b - c + d - _later(d), b + c - a + _sooner(a), time)
+        return back, to_kernel, _sum_over_rows(_flat(upstream))
+
+    a, b, c, d = (ops.matmul(part, filter) for part, filter in zip(seen, filters, strict=True))
+    return _interleaved(rows(a + b + c + bias), rows(b - c - d + bias), time), gradient
+
+
+def _halves(x):
+    """The even and the odd samples, `(batch, ceil(time / 2), width)` each; a zero follows where there are fewer odd ones."""
+    x = ops.pad(x, [[0, 0], [0, x.shape[1] % 2], [0, 0]]) if x.shape[1] % 2 else x
+    return ops.split(ops.reshape(x, (-1, x.shape[1] // 2, 2 * x.shape[2])), 2, axis=-1)
+
+
+def _interleaved(even, odd, time: int):
+    """The signal `(batch, time, width)` of these halves."""
+    x = ops.reshape(ops.concatenate([even, odd], axis=-1), (-1, 2 * even.shape[1], even.shape[2]))
+    return x[:, :time] if time % 2 else x
+
+
+def _later(x):
+    """One sample later; the first is 0."""
+    return ops.pad(x, [[0, 0], [1, 0], [0, 0]])[:, :-1]
+
+
+def _sooner(x):
+    """One sample sooner; the last is 0."""
+    return ops.pad(x, [[0, 0], [0, 1], [0, 0]])[:, 1:]
 
 
 def _convolved(x, kernel, bias, dilation: int):
