@@ -45,10 +45,10 @@ def loss_difference(name: str, python: Path, steps: int = 10, batch: int = 4) ->
     with tempfile.TemporaryDirectory() as folder:
         weights, given = str(Path(folder) / "weights.npz"), str(Path(folder) / "batches.npz")
         np.savez(given, x=x, noise=noise, level=level, at=rng.integers(0, 50, (steps, batch)))
-        with Worker("train_step_peer.py", name, "float32", batch, python=python) as peer:
+        with Worker("network_peer.py", name, "float32", batch, python=python) as peer:
             peer.ask("parameters", path=weights)
             theirs = np.array(peer.ask("losses", path=given))
-        with Worker("train_step_ours.py", name, "float32", batch) as ours:
+        with Worker("network_ours.py", name, "float32", batch) as ours:
             return float(np.max(np.abs(np.array(ours.ask("losses", weights=weights, given=given)) / theirs - 1)))
 
 
@@ -68,7 +68,7 @@ def main() -> None:
         for name, batch in BATCHES.items():
             for precision in PRECISIONS:
                 case = (name, precision, batch)
-                with Worker("train_step_ours.py", *case) as ours, Worker("train_step_peer.py", *case, python=python) as peer:
+                with Worker("network_ours.py", *case) as ours, Worker("network_peer.py", *case, python=python) as peer:
                     flops, rates = peer.ask("flops"), {ours: [], peer: []}
                     for worker in rates:
                         worker.ask("steps", times=2)  # compiles, and fills the caches

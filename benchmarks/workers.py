@@ -26,7 +26,7 @@ class Worker:
     """
 
     def __init__(self, script: str, *arguments: object, python: str | Path = sys.executable):
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the worker
         command = [str(python), str(Path(__file__).parent / script), *map(str, arguments)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True)
 
@@ -54,6 +54,7 @@ class Worker:
     def __exit__(self, *error: object) -> None:
         self._process.stdin.close()
         self._process.wait()
+        self._errors.close()
 
 
 def serve(orders: dict[str, Callable]) -> None:

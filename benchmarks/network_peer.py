@@ -1,4 +1,4 @@
-"""The training step of the published PyTorch networks, as a worker; see `train_step.py`. Runs in the peers' environment."""
+"""The published PyTorch networks as a worker, for `train_step.py` and `draw.py`. Runs in the peers' environment."""
 
 from __future__ import annotations
 
@@ -99,7 +99,19 @@ def main() -> None:
         given = {key: torch.from_numpy(value) for key, value in np.load(path).items()}
         return [step(*(given[key][k] for key in ("x", "noise", "level", "at"))) for k in range(len(given["x"]))]
 
-    serve({"steps": steps, "flops": flops, "parameters": parameters, "losses": losses})
+    @torch.no_grad()
+    def draw(evaluations: int) -> float:
+        """Seconds of a deterministic sampler with so many evaluations of the network."""
+
+        def course() -> None:
+            x = torch.randn(batch, LEADS, SAMPLES)
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+                for k in reversed(range(evaluations)):
+                    x = 0.9 * x + 0.1 * network(x, torch.full((batch,), k)).float()
+
+        return seconds(course)
+
+    serve({"steps": steps, "draw": draw, "flops": flops, "parameters": parameters, "losses": losses})
 
 
 if __name__ == "__main__":

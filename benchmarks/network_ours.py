@@ -1,8 +1,9 @@
-"""The training step of ecgtf's generators, as a worker; see `train_step.py`."""
+"""ecgtf's diffusion generators as a worker, for `train_step.py` and `draw.py`."""
 
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 
 import keras
 import numpy as np
@@ -103,7 +104,18 @@ def main() -> None:
         found = zip(*turned, batches["level"], batches["at"].astype(np.float32), strict=True)
         return [float(train(*map(tf.constant, one))) for one in found]
 
-    serve({"steps": lambda times: seconds(lambda: step().numpy(), times), "losses": losses})
+    @lru_cache
+    def sampler(evaluations: int):
+        draw = tf.function(lambda seed: generator.sample(labels, seed, sampler="ddim", steps=evaluations))
+        draw(tf.constant([0, 0]))  # compiles
+        return draw
+
+    def draw(evaluations: int) -> float:
+        """Seconds of DDIM with so many evaluations of the network."""
+        compiled = sampler(evaluations)
+        return seconds(lambda: compiled(tf.constant([0, 1])).numpy())
+
+    serve({"draw": draw, "steps": lambda times: seconds(lambda: step().numpy(), times), "losses": losses})
 
 
 if __name__ == "__main__":

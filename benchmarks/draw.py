@@ -1,0 +1,69 @@
+"""Drawing against the published PyTorch networks: `python benchmarks/draw.py [--rounds 5] [--save]`.
+
+A deterministic sampler of 10 evaluations, batch 16, without guidance, 8 leads x 1000 samples: ours as one compiled loop, theirs as a loop of Python
+over the published network, in turns. Printed are network evaluations of a record a second, the ratio, what that makes of 1,000 ECGs at 25 evaluations,
+and the peak memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+from machine import described
+from peers import FOLDER, peers_python
+from tables import compare, show, spread
+from workers import Worker
+
+BATCH, EVALUATIONS = 16, 10
+COLUMNS = (
+    "network",
+    "precision",
+    "ecgtf, evaluations/s",
+    "PyTorch",
+    "ratio",
+    "s for 1,000 ECGs",
+    "PyTorch's",
+    "GB",
+    "PyTorch's",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peers", type=Path, default=FOLDER, help="folder of the peers' virtual environment")
+    parser.add_argument("--save", action="store_true", help="keep the ratios, to compare the next run with")
+    arguments = parser.parse_args()
+    python = peers_python(arguments.peers)
+    print(described())
+    rows, ratios = [], {}
+    for name in ("unet", "diffwave"):
+        for precision in ("float32", "bfloat16"):
+            case = (name, precision, BATCH)
+            with Worker("network_ours.py", *case) as ours, Worker("network_peer.py", *case, python=python) as peer:
+                rates = {ours: [], peer: []}
+                for worker in rates:
+                    worker.ask("draw", evaluations=EVALUATIONS)
+                for _ in range(arguments.rounds):
+                    for worker, found in rates.items():
+                        found.append(BATCH * EVALUATIONS / worker.ask("draw", evaluations=EVALUATIONS))
+                middle = [statistics.median(found) for found in rates.values()]
+                ratios[f"{name} {precision} over PyTorch"] = middle[0] / middle[1]
+                rows.append(
+                    (
+                        name,
+                        precision,
+                        *(spread(found, 0) for found in rates.values()),
+                        f"{middle[0] / middle[1]:.2f}",
+                        *(f"{25_000 / rate:.0f}" for rate in middle),
+                        *(f"{worker.ask('memory'):.1f}" for worker in rates),
+                    )
+                )
+    show(COLUMNS, rows)
+    compare("draw", ratios, arguments.save)
+
+
+if __name__ == "__main__":
+    main()
