@@ -1,8 +1,8 @@
 """Drawing against the published PyTorch networks: `python benchmarks/draw.py [--rounds 5] [--save]`.
 
-A deterministic sampler of 10 evaluations, batch 16, without guidance, 8 leads x 1000 samples: ours as one compiled loop, theirs as a loop of Python
-over the published network, in turns. Printed are network evaluations of a record a second, the ratio, what that makes of 1,000 ECGs at 25 evaluations,
-and the peak memory.
+A deterministic sampler of 10 evaluations, batch 16, without guidance, 8 leads x 1000 samples: ours as one compiled loop, theirs as a
+loop of Python over the published network, in turns. Printed are network evaluations of a record a second, the ratio, what that makes
+of 1,000 ECGs at 25 evaluations, and the peak memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """How long the command line takes to start: `python benchmarks/startup.py [--rounds 5] [--save]`.
 
 In turns: a bare interpreter, `import tensorflow, keras`, and the commands `--help`, `info` of a data set of 200 records and
-`generate` of a record of each class from the shipped generator, which loads, compiles and draws. The limit of each is the interpreter's start or the libraries' import.
+`generate` of a record of each class from the shipped generator, which loads, compiles and draws. The limit of each is the
+interpreter's start or the libraries' import.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Time-VQVAE against the published PyTorch code: `python benchmarks/time_vqvae.py [--rounds 7] [--save]`.
 
 The published code is on no package index. On a machine whose float32 matrix product reached 311 GFLOP/s it trained stage 1 at 82
-samples/s (batch 32) and drew 10.5 ECGs/s (batch 64, 10 + 10 decoding steps), 8 leads x 1000 samples, 31 + 250 tokens: 0.26 and 0.034 for each
-GFLOP/s. The same networks of ours, of the preset `paper`, are put beside the product measured in the same turns.
+samples/s (batch 32) and drew 10.5 ECGs/s (batch 64, 10 + 10 decoding steps), 8 leads x 1000 samples, 31 + 250 tokens: 0.26 and 0.034
+for each GFLOP/s. The same networks of ours, of the preset `paper`, are put beside the product measured in the same turns.
 """
 
 from __future__ import annotations

@@ -119,8 +119,8 @@ class GatedBlock(layers.Layer):
         """Creates the layers."""
         policy = {"dtype": self.dtype_policy}
         self.step = _built(layers.Dense(self.width, **policy), STEP_WIDTH)
-        self.taps = DilatedConv(2 * self.width, self.dilation, **policy)
-        self.taps.build((None, None, self.width))
+        dilated = layers.Conv1D(2 * self.width, 3, dilation_rate=self.dilation, kernel_initializer="he_normal", **policy)
+        self.taps = _built(dilated, self.width)
         self.leave = _built(layers.Conv1D(2 * self.width, 1, kernel_initializer="he_normal", **policy), self.width)
         if self.condition_width:
             self.condition = _built(layers.Dense(2 * self.width, use_bias=False, **policy), self.condition_width)
@@ -147,40 +147,6 @@ class GatedBlock(layers.Layer):
             "dilation": self.dilation,
             "condition_width": self.condition_width,
         }
-
-
-@keras.saving.register_keras_serializable("ecgtf")
-class DilatedConv(layers.Layer):
-    """A convolution of three taps, `dilation` samples apart, zeros beyond the ends, as one matrix product of shifted signals.
-
-    TensorFlow's dilated convolution on a CPU rearranges the signal in memory before and after, which costs more than the product.
-
-    Args:
-        width: Channels that come out.
-        dilation: Samples between the taps.
-    """
-
-    def __init__(self, width: int, dilation: int, **kwargs):
-        super().__init__(**kwargs)
-        self.width, self.dilation = width, dilation
-
-    def build(self, shape):
-        """Creates kernel `(3, in, out)` and bias `(out,)`."""
-        self.kernel = self.add_weight(name="kernel", shape=(3, shape[-1], self.width), initializer="he_normal")
-        self.bias = self.add_weight(name="bias", shape=(self.width,), initializer="zeros")
-        self.built = True
-
-    def call(self, x):
-        """`(batch, time, in)` to `(batch, time, out)`."""
-        return convolution(x, self.kernel, self.bias, self.dilation)
-
-    def compute_output_shape(self, shape):
-        """Other channels, all else as it is."""
-        return (*shape[:-1], self.width)
-
-    def get_config(self) -> dict:
-        """The arguments of `__init__`."""
-        return super().get_config() | {"width": self.width, "dilation": self.dilation}
 
 
 def _built(layer, channels: int):

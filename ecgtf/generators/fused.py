@@ -5,8 +5,9 @@ On a CPU half of a training step went to what stands between the matrix products
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import keras
-import tensorflow as tf
 from keras import ops
 
 MINIMAL_FILTERING_FROM = 128
@@ -33,7 +34,7 @@ def convolution(x, kernel, bias=None, dilation: int = 1):
     bias = ops.zeros(kernel.shape[-1:], x.dtype) if bias is None else ops.cast(bias, x.dtype)
     if dilation >= time:  # the outer taps see zeros only
         return ops.matmul(x, kernel[1]) + bias
-    if dilation == 1 and kernel.shape[1] >= MINIMAL_FILTERING_FROM and not tf.config.list_physical_devices("GPU"):
+    if dilation == 1 and kernel.shape[1] >= MINIMAL_FILTERING_FROM and _on_a_cpu():
         return _minimal_filtering(x, kernel, bias)
 
     @ops.custom_gradient
@@ -150,10 +151,22 @@ def _convolved(x, kernel, bias, dilation: int):
     if keras.backend.backend() != "tensorflow":
         y = ops.conv(x, kernel, padding="same", dilation_rate=dilation)
         return y if bias is None else y + bias
+    import tensorflow as tf
+
     # Keras's goes over tf.nn.convolution, which rearranges the signal where it is dilated on a CPU.
     y = tf.nn.conv2d(x[:, None], kernel[None], 1, "SAME", dilations=(1, dilation))
     y = tf.squeeze(y, [1])
     return y if bias is None else tf.nn.bias_add(y, bias)
+
+
+@lru_cache(1)
+def _on_a_cpu() -> bool:
+    """Whether TensorFlow runs the networks, and sees no GPU."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.config.list_physical_devices("GPU")
 
 
 def _three_views(x, shift: int) -> tuple:

@@ -1,0 +1,115 @@
+"""What a training step and a drawing cost as they grow: `python benchmarks/scaling.py [--rounds 5] [--save]`.
+
+From one case, the small Time-Diffusion with 12 leads x 1000 samples in batches of 16, one thing changes at a time: the batch, the
+length, the leads that are modelled, the replicas (logical devices of the same processor), the parts of a batch that are gone through
+one after another. Each case is a process of its own, for its peak memory. Cost is the time of a step for each record (or sample) over
+that of the first case: 1 is linear. Then records are drawn from the shipped generator, for time and memory by their number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+
+from machine import described
+from tables import compare, show, spread
+from workers import Worker, seconds, serve
+
+BASE = {"batch": 16, "samples": 1000, "model_leads": "independent", "replicas": 1, "accumulate": 1}
+CHANGES = [
+    {},
+    *({"batch": batch} for batch in (4, 32, 64)),
+    *({"samples": samples} for samples in (500, 5000)),
+    {"model_leads": "all"},
+    {"replicas": 2},
+    {"batch": 64, "accumulate": 4},
+]
+DRAWN = (64, 256, 1024)
+
+
+def _serve_training(case: dict) -> None:
+    import tensorflow as tf
+
+    from ecgtf.ecg import LEADS
+    from ecgtf.generators.diffusion import Diffusion
+    from ecgtf.generators.presets import get_preset
+    from ecgtf.training import make_optimizer, make_strategy
+
+    (stage,) = get_preset("timediffusion", "small").stages
+    strategy = make_strategy(case["replicas"], case["batch"])
+    with strategy.scope():
+        model = Diffusion(
+            LEADS,
+            case["samples"],
+            100.0,
+            [1.0] * len(LEADS),
+            classes=("AFIB", "SR"),
+            task="benchmark",
+            model_leads=case["model_leads"],
+            **stage.options,
+        )
+        optimizer = make_optimizer(1e-4, 10_000)
+        optimizer.build(model.trainable_variables)
+        model.compile(optimizer, accumulate=case["accumulate"])
+    signals = tf.random.normal((case["batch"], case["samples"], len(LEADS)))
+    labels = tf.one_hot(tf.zeros(case["batch"], tf.int32), 2)
+    data = tf.data.Dataset.from_tensors((signals, labels)).repeat()
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    data = data.with_options(options)
+
+    def steps(times: int) -> float:
+        return seconds(lambda: model.fit(data, steps_per_epoch=times, verbose=0)) / times
+
+    serve({"steps": steps})
+
+
+def _serve_drawing(records: int) -> None:
+    import ecgtf
+    from ecgtf.synthesis import class_labels
+
+    generator = ecgtf.load_pretrained()
+    labels = class_labels(len(generator.classes), records // len(generator.classes))
+
+    def draw() -> float:
+        return seconds(lambda: [None for _ in generator.batches(labels)]) / len(labels)
+
+    draw()
+    serve({"draw": draw})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--save", action="store_true", help="keep the ratios, to compare the next run with")
+    arguments = parser.parse_args()
+    print(described())
+    rows, ratios, first = [], {}, None
+    for change in CHANGES:
+        case = BASE | change
+        with Worker("scaling.py", "--serve", "training", json.dumps(case)) as worker:
+            worker.ask("steps", times=2)
+            found = [worker.ask("steps", times=2) for _ in range(arguments.rounds)]
+            memory = worker.ask("memory")
+        each = statistics.median(found) / case["batch"] / case["samples"]
+        first = first or each
+        name = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in change.items()) or "as described"
+        ratios[f"{name}, cost of the first case over its"] = first / each
+        rows.append((name, spread([1000 * value for value in found], 0), f"{each / first:.2f}", f"{memory:.2f}"))
+    show(("training step", "ms", "cost for each sample", "peak GB"), rows)
+    rows = []
+    for records in DRAWN:
+        with Worker("scaling.py", "--serve", "drawing", records) as worker:
+            each = worker.ask("draw")
+            rows.append((records, f"{1000 * each:.0f}", f"{worker.ask('memory'):.2f}"))
+    show(("records drawn", "ms for each", "peak GB"), rows)
+    compare("scaling", ratios, arguments.save)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--serve"]:
+        _serve_training(json.loads(sys.argv[3])) if sys.argv[2] == "training" else _serve_drawing(int(sys.argv[3]))
+    else:
+        main()
