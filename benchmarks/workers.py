@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,12 @@ class Worker:
     """A script under an interpreter; `ask` gives it an order and waits for the answer.
 
     Args:
-        script: File beside this one.
+        script: File beside this one, or a path.
         arguments: Of the script.
         python: The interpreter, ours by default.
     """
 
-    def __init__(self, script: str, *arguments: object, python: str | Path = sys.executable):
+    def __init__(self, script: str | Path, *arguments: object, python: str | Path = sys.executable):
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the worker
         command = [str(python), str(Path(__file__).parent / script), *map(str, arguments)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True)
@@ -52,7 +53,8 @@ class Worker:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # it may have ended
+            self._process.stdin.close()
         self._process.wait()
         self._errors.close()
 
