@@ -2,8 +2,9 @@
 
 From one case, the small Time-Diffusion with 12 leads x 1000 samples in batches of 16, one thing changes at a time: the batch, the
 length, the leads that are modelled, the replicas (logical devices of the same processor), the parts of a batch that are gone through
-one after another. Each case is a process of its own, for its peak memory. Cost is the time of a step for each record (or sample) over
-that of the first case: 1 is linear. Then records are drawn from the shipped generator, for time and memory by their number.
+one after another, gradient checkpointing. Each case is a process of its own, for its peak memory. Cost is the time of a step for each
+record (or sample) over that of the first case: 1 is linear. Then records are drawn from the shipped generator, for time and memory by
+their number.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from machine import described
 from tables import compare, show, spread
 from workers import Worker, seconds, serve
 
-BASE = {"batch": 16, "samples": 1000, "model_leads": "independent", "replicas": 1, "accumulate": 1}
+BASE = {
+    "batch": 16,
+    "samples": 1000,
+    "model_leads": "independent",
+    "replicas": 1,
+    "accumulate": 1,
+    "gradient_checkpointing": False,
+}
 CHANGES = [
     {},
     *({"batch": batch} for batch in (4, 32, 64)),
@@ -25,6 +33,7 @@ CHANGES = [
     {"model_leads": "all"},
     {"replicas": 2},
     {"batch": 64, "accumulate": 4},
+    {"batch": 64, "gradient_checkpointing": True},
 ]
 DRAWN, EVALUATIONS = (64, 256, 1024), 5
 
@@ -48,6 +57,7 @@ def _serve_training(case: dict) -> None:
             classes=("AFIB", "SR"),
             task="benchmark",
             model_leads=case["model_leads"],
+            gradient_checkpointing=case["gradient_checkpointing"],
             **stage.options,
         )
         optimizer = make_optimizer(1e-4, 10_000)

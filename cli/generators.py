@@ -52,7 +52,11 @@ def train_generator(
     ] = None,
     options: Annotated[
         list[str] | None,
-        typer.Option("--set", help="An option of a stage's model, such as denoiser.patch=1 or prior.causal=false; repeatable."),
+        typer.Option(
+            "--set",
+            help="An option of a stage's model, such as denoiser.patch=1, prior.causal=false or, for less memory, "
+            "denoiser.gradient_checkpointing=true; repeatable.",
+        ),
     ] = None,
     start: Annotated[
         str | None,

@@ -57,6 +57,23 @@ def test_signals_of_any_length_and_leads_are_learnt_and_drawn(build, network, sa
     assert np.isfinite(drawn).all()
 
 
+@pytest.mark.parametrize("network", ["diffwave", "timediffusion"])
+def test_gradient_checkpointing_takes_the_same_steps(network):
+    def trained(checkpointing: bool) -> tuple[Generator, list[np.ndarray]]:
+        keras.utils.set_random_seed(0)
+        generator = waken(model(Diffusion, network, 200, LEADS, patch=4, gradient_checkpointing=checkpointing))
+        generator.compile(keras.optimizers.SGD(0.1))
+        signal = np.random.default_rng(1).normal(size=(4, 200, len(LEADS))).astype("float32")
+        for _ in range(3):
+            one_step(generator, signal, np.eye(3, dtype="float32")[[0, 1, 2, 0]])
+        return generator, generator.get_weights()
+
+    (_, plain), (generator, checkpointed) = trained(False), trained(True)
+    for one, other in zip(plain, checkpointed, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+    assert "gradient_checkpointing" not in generator.get_config()  # a model that is loaded to draw has no use for it
+
+
 SAVED = [
     (
         Diffusion,

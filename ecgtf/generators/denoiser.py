@@ -38,6 +38,8 @@ class Denoiser(Generator):
         conditions: Of `ecgtf.conditions`, whose columns follow the classes in a label.
         prefix: Share of training records whose beginning, of a random length, the network sees without noise. It learns to go on with
             beats of the same kind at the same pace, and a record can be drawn in parts, each knowing those before it.
+        gradient_checkpointing: Whether what happens inside the network's blocks is computed again for the gradient rather than kept:
+            less memory for a longer step of the same values. It is a matter of a training, and not saved with the model.
     """
 
     term_names = ("loss", *(f"loss_level_{level + 1}" for level in range(LEVELS)))
@@ -58,6 +60,7 @@ class Denoiser(Generator):
         label_drop: float = 0.1,
         conditions: Sequence[str] = (),
         prefix: float = 0.0,
+        gradient_checkpointing: bool = False,
         **kwargs,
     ):
         super().__init__(leads, samples, sampling_rate, scale, **kwargs)
@@ -74,6 +77,7 @@ class Denoiser(Generator):
         channels = (len(self.modelled_leads) + (prefix > 0)) * patch  # what is known is told in a channel of its own
         self.network = NETWORKS[network](channels, steps=noise_levels, name="network", **self.network_options)
         self.network.build()
+        self.network.gradient_checkpointing = gradient_checkpointing
         self.conditions = tuple(conditions)
         more = [columns(name) for name in self.conditions]
         self.condition = Condition(len(self.classes), self.network.condition_width, more, spread=0.5, seed=self.seed)

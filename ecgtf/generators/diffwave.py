@@ -53,6 +53,7 @@ class DiffWave(layers.Layer):
             raise ValueError(f"expected fewer transformer blocks than residual ones, {depth}, received blocks={blocks}")
         self.channels, self.width, self.depth, self.cycle = channels, width, depth, cycle
         self.steps, self.condition_width, self.last_frequency, self.blocks = steps, condition_width, last_frequency, blocks
+        self.gradient_checkpointing = False
 
     def build(self, shape=None):
         """Creates the layers, in the order in which they work."""
@@ -85,7 +86,7 @@ class DiffWave(layers.Layer):
         places = [(number + 1) * (self.depth - 1) // self.blocks - 1 for number in range(self.blocks)]
         attending = dict(zip(places, self.attending, strict=True))
         for number, block in enumerate(self.gated):
-            x, skip = block(x, state, condition)
+            x, skip = (keras.remat(block) if self.gradient_checkpointing else block)(x, state, condition)
             skips = skips + skip
             if number in attending:
                 x = attending[number](x, state)

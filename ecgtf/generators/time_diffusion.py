@@ -50,6 +50,7 @@ class UNet(layers.Layer):
         self.steps, self.conditional, self.blocks = steps, conditional, blocks
         self.condition_width = 4 * width if conditional else 0
         self.multiple = 2 ** (len(self.multipliers) - 1)
+        self.gradient_checkpointing = False
 
     def build(self, shape=None):
         """Creates the layers, in the order in which they work."""
@@ -95,18 +96,19 @@ class UNet(layers.Layer):
         state = self.state[1](self.state[0](self.embedding(step)))
         if self.conditional:
             state = state + ops.cast(condition, state.dtype)
+        run = keras.remat if self.gradient_checkpointing else lambda block: block
         start, seen = x, []
         for first, second, attention, resample in self.down:
-            x = first(x, state)
+            x = run(first)(x, state)
             seen.append(x)
-            x = attention(second(x, state))
+            x = run(attention)(run(second)(x, state))
             seen.append(x)
             x = resample(x)
         for layer in self.middle:
-            x = layer(x, state)
+            x = run(layer)(x, state)
         for number, (first, second, attention, resample) in enumerate(self.up):
-            x = first(ops.concatenate([x, seen.pop()], axis=-1), state)
-            x = attention(second(ops.concatenate([x, seen.pop()], axis=-1), state))
+            x = run(first)(ops.concatenate([x, seen.pop()], axis=-1), state)
+            x = run(attention)(run(second)(ops.concatenate([x, seen.pop()], axis=-1), state))
             last = number == len(self.up) - 1
             x = (convolution if last else upsampled_convolution)(x, resample.kernel, resample.bias)
         x = self.leave(self.final(ops.concatenate([x, start], axis=-1), state))
