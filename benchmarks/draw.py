@@ -7,13 +7,12 @@ of 1,000 ECGs at 25 evaluations, and the peak memory.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from pathlib import Path
 
 from machine import described
 from peers import FOLDER, peers_python
-from tables import compare, show, spread
+from tables import compare, options, show, spread
 from workers import Worker
 
 BATCH, EVALUATIONS = 16, 10
@@ -31,10 +30,8 @@ COLUMNS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = options(__doc__, rounds=5)
     parser.add_argument("--peers", type=Path, default=FOLDER, help="folder of the peers' virtual environment")
-    parser.add_argument("--save", action="store_true", help="keep the ratios, to compare the next run with")
     arguments = parser.parse_args()
     python = peers_python(arguments.peers)
     print(described())

@@ -89,10 +89,9 @@ def main() -> None:
             step(*drawn())
         return counter.get_total_flops()
 
-    def parameters(path: str) -> list[str]:
+    def parameters(path: str) -> None:
         """Writes the weights, in the order of the network."""
         np.savez(path, **{key: value.detach().numpy() for key, value in network.named_parameters()})
-        return [key for key, _ in network.named_parameters()]
 
     def losses(path: str) -> list[float]:
         """Of a training on given batches, from the weights written."""

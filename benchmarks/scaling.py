@@ -9,13 +9,12 @@ their number.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
 
 from machine import described
-from tables import compare, show, spread
+from tables import compare, options, show, spread
 from workers import Worker, seconds, serve
 
 BASE = {
@@ -66,9 +65,9 @@ def _serve_training(case: dict) -> None:
     signals = tf.random.normal((case["batch"], case["samples"], len(LEADS)))
     labels = tf.one_hot(tf.zeros(case["batch"], tf.int32), 2)
     data = tf.data.Dataset.from_tensors((signals, labels)).repeat()
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    batches = iter(strategy.experimental_distribute_dataset(data.with_options(options)))
+    sharding = tf.data.Options()
+    sharding.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    batches = iter(strategy.experimental_distribute_dataset(data.with_options(sharding)))
     model.make_train_function()
 
     def steps(times: int) -> float:
@@ -92,10 +91,7 @@ def _serve_drawing(records: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--save", action="store_true", help="keep the ratios, to compare the next run with")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, rounds=5).parse_args()
     print(described())
     rows, ratios, first = [], {}, None
     for change in CHANGES:

@@ -7,24 +7,20 @@ interpreter's start or the libraries' import.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
 import tempfile
 
 from machine import described
-from tables import compare, show, spread
+from tables import compare, options, show, spread
 from workers import seconds
 
 COMMAND = ("-c", "import sys; from ecgtf.cli.main import main; sys.exit(main())")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--save", action="store_true", help="keep the ratios, to compare the next run with")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, rounds=5).parse_args()
     print(described())
     with tempfile.TemporaryDirectory() as folder:
         bare, libraries = ("-c", "pass"), ("-c", "import tensorflow, keras")

@@ -5,6 +5,7 @@ Machines differ and are noisy: compared are ratios of one run, ours over the pee
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,14 @@ from pathlib import Path
 SAVED = Path(__file__).parent / "saved"
 SLOWER = 0.9
 """Ratios below this share of the saved ones are told."""
+
+
+def options(about: str, rounds: int) -> argparse.ArgumentParser:
+    """The options that every topic has; `about` is its docstring."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--save", action="store_true", help="keep the ratios, to compare the next run with")
+    return parser
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:

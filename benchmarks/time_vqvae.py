@@ -7,12 +7,11 @@ for each GFLOP/s. The same networks of ours, of the preset `paper`, are put besi
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 
-from machine import described, limits
-from tables import compare, show, spread
+from machine import described
+from tables import compare, options, show, spread
 from workers import Worker, seconds, serve
 
 PUBLISHED = {"stage 1, batch 32": 82 / 311, "drawing, batch 64, 10 + 10 steps": 10.5 / 311}
@@ -30,8 +29,8 @@ def _serve(precision: str) -> None:
 
     set_precision(precision)
     stages = {stage.name: stage for stage in get_preset("vqvae", "paper").stages}
-    options = stages["tokenizer"].options | {"downsampling": (32, 8)}
-    tokenizer = TimeVQVAE(LEADS, 1000, 100.0, [1.0] * len(LEADS), **options)
+    sizes = stages["tokenizer"].options | {"downsampling": (32, 8)}
+    tokenizer = TimeVQVAE(LEADS, 1000, 100.0, [1.0] * len(LEADS), **sizes)
     tokenizer.compile(make_optimizer(stages["tokenizer"].learning_rate, 1000))
     tokenizer.optimizer.build(tokenizer.trainable_variables)
     prior = TokenPrior(tokenizer, ("AFIB", "SR"), "benchmark", **stages["prior"].options)
@@ -49,10 +48,7 @@ def _serve(precision: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--save", action="store_true", help="keep the ratios, to compare the next run with")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, rounds=7).parse_args()
     print(described())
     rows, ratios = [], {}
     with Worker("machine.py", "--serve") as machine:
@@ -62,7 +58,7 @@ def main() -> None:
                     ours.ask(what)  # compiles
                     limit, rates = [], []
                     for _ in range(arguments.rounds):
-                        limit.append(limits(machine)["float32"])
+                        limit.append(machine.ask("float32"))
                         rates.append(ours.ask(what))
                     share = statistics.median(rates) / statistics.median(limit)
                     ratios[f"{what}, {precision}, over the published"] = share / published

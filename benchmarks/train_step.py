@@ -10,7 +10,6 @@ At first both train the same weights on the same batches, and the losses are com
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from machine import described, limits
 from peers import FOLDER, peers_python
-from tables import compare, show, spread
+from tables import compare, options, show, spread
 from workers import Worker
 
 BATCHES = {"unet": 16, "diffwave": 32}
@@ -53,10 +52,8 @@ def loss_difference(name: str, python: Path, steps: int = 10, batch: int = 4) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = options(__doc__, rounds=7)
     parser.add_argument("--peers", type=Path, default=FOLDER, help="folder of the peers' virtual environment")
-    parser.add_argument("--save", action="store_true", help="keep the ratios, to compare the next run with")
     arguments = parser.parse_args()
     python = peers_python(arguments.peers)
     print(described())

@@ -51,6 +51,18 @@ def compiled_line(steps=40, **optimizer) -> Line:
     return model
 
 
+@pytest.mark.parametrize(("peak", "steps"), [(1e-3, 600), (5e-3, 37)])
+def test_the_learning_rate_warms_up_to_its_peak_and_falls_to_zero(peak, steps):
+    schedule = make_optimizer(peak, steps)._learning_rate
+    rates = [float(schedule(step)) for step in range(steps + 1)]
+    warm = steps // 20
+    assert rates[0] == 0
+    assert rates[warm] == pytest.approx(peak)
+    assert rates[steps] == pytest.approx(0, abs=1e-9)
+    assert (np.diff(rates[: warm + 1]) > 0).all()
+    assert (np.diff(rates[warm:]) < 0).all()
+
+
 def test_training_stops_at_the_step_asked_for_and_logs_every_checkpoint(tmp_path):
     run = Run.open(tmp_path / "run", {"command": "test"})
     model = compiled_line()

@@ -85,11 +85,12 @@ class DiffWave(layers.Layer):
         skips = 0.0
         places = [(number + 1) * (self.depth - 1) // self.blocks - 1 for number in range(self.blocks)]
         attending = dict(zip(places, self.attending, strict=True))
+        run = keras.remat if self.gradient_checkpointing else lambda block: block
         for number, block in enumerate(self.gated):
-            x, skip = (keras.remat(block) if self.gradient_checkpointing else block)(x, state, condition)
+            x, skip = run(block)(x, state, condition)
             skips = skips + skip
             if number in attending:
-                x = attending[number](x, state)
+                x = run(attending[number])(x, state)
         return self.leave(self.skip(skips / math.sqrt(self.depth)))
 
     def compute_output_shape(self, shape, *_):

@@ -75,8 +75,7 @@ def norm_silu(x, factor, shift=None):
 
     @ops.custom_gradient
     def activated(x, factor, *shift):
-        length = ops.sqrt(ops.sum(ops.square(ops.cast(x, "float32")), axis=-1, keepdims=True))
-        scale = ops.cast(1.0 / ops.maximum(length, 1e-12), x.dtype)
+        scale = inverse_length(x)
         unit = x * scale
         before = sum(shift, unit * factor)
         gate = ops.sigmoid(before)
@@ -145,6 +144,12 @@ def _later(x):
 def _sooner(x):
     """One sample sooner; the last is 0."""
     return ops.pad(x, [[0, 0], [0, 1], [0, 0]])[:, 1:]
+
+
+def inverse_length(x):
+    """`(batch, time, 1)`: one over the length of each time point over its channels, summed up in float32; large where that is 0."""
+    length = ops.sqrt(ops.sum(ops.square(ops.cast(x, "float32")), axis=-1, keepdims=True))
+    return ops.cast(1.0 / ops.maximum(length, 1e-12), x.dtype)
 
 
 def _convolved(x, kernel, bias, dilation: int):

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from ecgtf.generators.fused import convolution, norm_silu, upsampled_convolution
+from ecgtf.generators.fused import convolution, inverse_length, norm_silu, upsampled_convolution
 from ecgtf.generators.step_embedding import StepEmbedding
 from ecgtf.generators.transformer import ToldBlock
 
@@ -135,8 +135,7 @@ class RMSNorm(layers.Layer):
 
     def call(self, x):
         """`(batch, time, width)` to the same shape."""
-        length = ops.sqrt(ops.sum(ops.square(ops.cast(x, "float32")), axis=-1, keepdims=True))
-        return x * ops.cast(1.0 / ops.maximum(length, 1e-12), x.dtype) * self.factor()
+        return x * inverse_length(x) * self.factor()
 
     def factor(self):
         """`(width,)`: what a time point of length 1 is multiplied by."""
