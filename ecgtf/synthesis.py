@@ -58,7 +58,8 @@ class TrainedGenerator:
         given is unknown, but for the heart rate, which is drawn as training records of the class have it: told of a rate, networks
         keep it.
 
-        What a record looks like depends on its label, its place, the seed and the batch size alone.
+        What a record looks like depends on its label, its place, the seed and the batch size alone: fewer records than a batch are the
+        first ones of one, but for rounding, and cost less.
 
         Raises:
             ValueError: if the labels have another number of classes, or an option is not one of this generator's.
@@ -77,9 +78,11 @@ class TrainedGenerator:
         key = tuple(sorted((name, tuple(np.atleast_1d(value))) for name, value in options.items()))
         if key not in self._compiled:
             self._compiled[key] = tf.function(lambda label, seed: self.model.sample(label, seed, **options))
-        for number, start in enumerate(range(0, len(labels), self.batch_size)):
-            part = labels[start : start + self.batch_size]
-            full = np.concatenate([part, np.repeat(part[-1:], self.batch_size - len(part), axis=0)])
+        # Stateless draws of a few rows are the first rows of a larger draw. A graph for each power of two, not for each number.
+        size = min(self.batch_size, 1 << max(0, len(labels) - 1).bit_length())
+        for number, start in enumerate(range(0, len(labels), size)):
+            part = labels[start : start + size]
+            full = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
             drawn = self._compiled[key](tf.constant(full), tf.constant([seed, number], tf.int32)).numpy()[: len(part)]
             yield self._storable(drawn)
 

@@ -1,5 +1,6 @@
 """Drawing from a trained run: data sets, WFDB records, npz, and the Python API."""
 
+import functools
 import subprocess
 import sys
 
@@ -117,6 +118,26 @@ def test_batches_are_drawn_through_one_graph_and_cut_to_size(run):
     assert sizes == [4, 4, 2]
     (compiled,) = generator._compiled.values()
     assert compiled.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("open_generator", [lambda run: ecgtf.load_run(run), lambda run: ecgtf.load_pretrained()])
+def test_a_few_records_are_the_first_ones_of_a_batch_at_less_cost(run, open_generator):
+    generator, drawn = open_generator(run), []
+    draw = generator.model.sample
+
+    @functools.wraps(draw)
+    def counted(label, seed, **options):
+        drawn.append(label.shape[0])
+        return draw(label, seed, **options)
+
+    generator.model.sample = counted
+    generator.batch_size = 16
+    labels = class_labels(len(generator.classes), 3)
+    steps = 3 if "sampler" in generator.defaults else (3, 3)
+    many = generator.generate(labels[:9], seed=5, steps=steps)[0]
+    few = generator.generate(labels[:3], seed=5, steps=steps)[0]
+    assert drawn == [16, 4]
+    np.testing.assert_allclose(few, many[:3], atol=0.004)  # two steps of what is stored
 
 
 def test_what_is_there_is_not_overwritten_unasked(run, small_dataset, tmp_path):
