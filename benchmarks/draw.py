@@ -13,7 +13,7 @@ from pathlib import Path
 from machine import described
 from peers import FOLDER, peers_python
 from tables import compare, options, show, spread
-from workers import Worker
+from workers import Worker, in_turns
 
 BATCH, EVALUATIONS = 16, 10
 COLUMNS = (
@@ -40,24 +40,21 @@ def main() -> None:
         for precision in ("float32", "bfloat16"):
             case = (name, precision, BATCH)
             with Worker("network_ours.py", *case) as ours, Worker("network_peer.py", *case, python=python) as peer:
-                rates = {ours: [], peer: []}
-                for worker in rates:
-                    worker.ask("draw", evaluations=EVALUATIONS)
-                for _ in range(arguments.rounds):
-                    for worker, found in rates.items():
-                        found.append(BATCH * EVALUATIONS / worker.ask("draw", evaluations=EVALUATIONS))
-                middle = [statistics.median(found) for found in rates.values()]
-                ratios[f"{name} {precision} over PyTorch"] = middle[0] / middle[1]
-                rows.append(
-                    (
-                        name,
-                        precision,
-                        *(spread(found, 0) for found in rates.values()),
-                        f"{middle[0] / middle[1]:.2f}",
-                        *(f"{25_000 / rate:.0f}" for rate in middle),
-                        *(f"{worker.ask('memory'):.1f}" for worker in rates),
-                    )
-                )
+                sides = {"ours": ours, "peer": peer}
+                for worker in sides.values():
+                    worker.ask("draw", evaluations=EVALUATIONS)  # compiles
+                ways = {
+                    side: lambda worker=worker: worker.ask("draw", evaluations=EVALUATIONS) for side, worker in sides.items()
+                }
+                found = {
+                    side: [BATCH * EVALUATIONS / took for took in times]
+                    for side, times in in_turns(ways, arguments.rounds).items()
+                }
+                memory = [f"{worker.ask('memory'):.1f}" for worker in sides.values()]
+            middle = [statistics.median(rates) for rates in found.values()]
+            ratio = ratios[f"{name} {precision} over PyTorch"] = middle[0] / middle[1]
+            spreads = [spread(rates, 0) for rates in found.values()]
+            rows.append((name, precision, *spreads, f"{ratio:.2f}", *(f"{25_000 / rate:.0f}" for rate in middle), *memory))
     show(COLUMNS, rows)
     compare("draw", ratios, arguments.save)
 

@@ -31,6 +31,28 @@ def _unet() -> torch.nn.Module:
     return Unet1D(dim=64, dim_mults=(1, 2, 4, 8), channels=LEADS)
 
 
+def _diffusers() -> torch.nn.Module:
+    """The one-dimensional U-Net of diffusers, with 64 to 256 channels."""
+    from diffusers import UNet1DModel
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = UNet1DModel(
+                in_channels=LEADS,
+                out_channels=LEADS,
+                extra_in_channels=128,
+                time_embedding_type="fourier",
+                use_timestep_embedding=False,
+                block_out_channels=(64, 128, 256),
+            )
+
+        def forward(self, x, step):
+            return self.network(x, step).sample
+
+    return Network()
+
+
 class _DiffWave(torch.nn.Module):
     """diffwave's own embedding and residual layers for eight leads; without a spectrogram, which an ECG has not."""
 
@@ -64,7 +86,7 @@ class _DiffWave(torch.nn.Module):
 def main() -> None:
     name, precision, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
     torch.manual_seed(0)
-    network = {"unet": _unet, "diffwave": _DiffWave}[name]()
+    network = {"unet": _unet, "diffwave": _DiffWave, "diffusers": _diffusers}[name]()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
 
     def step(x, noise, level, at) -> float:

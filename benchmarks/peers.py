@@ -1,4 +1,4 @@
-"""A virtual environment for the PyTorch code that is measured against, made at the first use: `python benchmarks/peers.py [FOLDER]`."""
+"""A virtual environment for the code that is measured against, made at the first use: `python benchmarks/peers.py [FOLDER]`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import venv
 from pathlib import Path
 
 FOLDER = Path.home() / ".cache" / "ecgtf" / "peers"
-NEEDED = ("torch==2.13.0", "numpy", "einops", "tqdm")
-PEERS = ("denoising-diffusion-pytorch==2.3.4", "diffwave==0.1.7")
+PEERS = ("torch==2.13.0", "diffusers==0.42.1", "tsgm==0.1.0", "prdc==0.2", "pandas<3", "einops")
+"""With what they depend on; pandas is one that tsgm's pinned statsmodels can read."""
+ALONE = ("denoising-diffusion-pytorch==2.3.4", "diffwave==0.1.7")
 """Installed without what they depend on: their networks need none of it, and with it come several GB."""
 
 
@@ -17,11 +18,11 @@ def peers_python(folder: Path = FOLDER) -> Path:
     """The interpreter of the environment in this folder, which is made where it is not there yet."""
     python = folder / "bin" / "python"
     done = folder / "installed.txt"
-    wanted = "\n".join(NEEDED + PEERS)
+    wanted = "\n".join(PEERS + ALONE)
     if not done.exists() or done.read_text() != wanted:
-        print(f"installing {', '.join(PEERS)} and PyTorch to {folder}", flush=True)
+        print(f"installing {', '.join(PEERS + ALONE)} to {folder}", flush=True)
         venv.create(folder, with_pip=True, clear=True)
-        for options in (NEEDED, ("--no-deps", *PEERS)):
+        for options in (PEERS, ("--no-deps", *ALONE)):
             subprocess.run([python, "-m", "pip", "install", "--quiet", *options], check=True)
         done.write_text(wanted)
     return python

@@ -1,4 +1,4 @@
-"""How fast and in how much memory collections become data sets: `python benchmarks/prepare.py [--records N] [--copies K]`.
+"""How fast and in how much memory collections become data sets: `python benchmarks/prepare.py [--records N] [--copies K] [--save]`.
 
 Simulates N WFDB records of 10 s at 500 Hz, each K times over (hard links), then in turns, three times each: the plain loop that a
 user would write (`wfdb.rdsamp`, `scipy.signal.resample_poly` to 100 Hz, nothing stored, one core; over 300 of the records), and
@@ -8,23 +8,23 @@ The limit: reading the signal files and writing as many bytes as the shards have
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import wfdb
+from machine import described
 from scipy.signal import resample_poly
+from tables import compare, options, show, spread
+from workers import COMMAND, in_turns
 
 from ecgtf.generators.simulator import simulate_collection
 
-ROUNDS = 3
-PREPARE = "import sys; from ecgtf.cli.main import main; sys.exit(main())"
+PEER = "wfdb.rdsamp + resample_poly, one core"
+OURS = "ecgtf prepare"
 
 
 def plain_loop(root: Path, most: int = 300) -> float:
@@ -39,19 +39,7 @@ def plain_loop(root: Path, most: int = 300) -> float:
 
 def prepare(root: Path, out: Path, *options: str) -> tuple[float, float]:
     """Records a second of the command, its start included, and the peak memory of its processes in GB."""
-    command = [
-        sys.executable,
-        "-c",
-        PREPARE,
-        "prepare",
-        "wfdb",
-        str(root),
-        "--out",
-        str(out),
-        "--overwrite",
-        "--quiet",
-        *options,
-    ]
+    command = [*COMMAND, "prepare", "wfdb", str(root), "--out", str(out), "--overwrite", "--quiet", *options]
     started, peak = time.perf_counter(), 0
     process = subprocess.Popen(command)
     while process.poll() is None:
@@ -102,32 +90,33 @@ def copy_limit(root: Path, out: Path) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__, rounds=3)
     parser.add_argument("--records", type=int, default=2000)
     parser.add_argument("--copies", type=int, default=10)
     arguments = parser.parse_args()
+    print(described())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         root = copies(simulate_collection(folder / "wfdb", arguments.records, seed=0, rate=500), arguments.copies)
-        ways: dict[str, Callable[[], tuple[float, float]]] = {
-            "wfdb.rdsamp + resample_poly, one core": lambda: (plain_loop(root), float("nan")),
-            "ecgtf prepare": lambda: prepare(root, folder / "out"),
-            "ecgtf prepare --band 0.5,40 --mains 50": lambda: prepare(
-                root, folder / "out", "--band", "0.5,40", "--mains", "50"
-            ),
-            "limit: read and write the bytes alone": lambda: (copy_limit(root, folder), float("nan")),
-        }
-        measured: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
-        for _ in range(ROUNDS):
-            for way, measure in ways.items():
-                measured[way].append(measure())
-    print(f"{arguments.records * arguments.copies} records, {len(os.sched_getaffinity(0))} processors")
-    print("| way | records/s | spread | ratio | peak memory (GB) |\n|---|---|---|---|---|")
-    first = statistics.median(rate for rate, _ in next(iter(measured.values())))
-    for way, values in measured.items():
-        rates, peaks = zip(*values, strict=True)
-        middle = statistics.median(rates)
-        print(f"| {way} | {middle:.0f} | {min(rates):.0f}-{max(rates):.0f} | {middle / first:.1f} | {max(peaks):.2f} |")
+        filters = ("--band", "0.5,40", "--mains", "50")
+        found = in_turns(
+            {
+                PEER: lambda: (plain_loop(root), 0.0),
+                OURS: lambda: prepare(root, folder / "out"),
+                f"{OURS} {' '.join(filters)}": lambda: prepare(root, folder / "out", *filters),
+                "limit: read and write the bytes alone": lambda: (copy_limit(root, folder), 0.0),
+            },
+            arguments.rounds,
+        )
+    print(f"{arguments.records * arguments.copies} records")
+    rates = {way: [rate for rate, _ in values] for way, values in found.items()}
+    ratios = {way: statistics.median(values) / statistics.median(rates[PEER]) for way, values in rates.items()}
+    peaks = {way: max(peak for _, peak in values) for way, values in found.items()}
+    show(
+        ("way", "records/s", "ratio", "peak memory (GB)"),
+        [(way, spread(rates[way], 0), f"{ratios[way]:.1f}", f"{peaks[way]:.2f}" if peaks[way] else "") for way in rates],
+    )
+    compare("prepare", {f"{way} over {PEER}": ratio for way, ratio in ratios.items() if way.startswith(OURS)}, arguments.save)
 
 
 if __name__ == "__main__":

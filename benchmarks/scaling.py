@@ -1,8 +1,9 @@
 """What a training step and a drawing cost as they grow: `python benchmarks/scaling.py [--rounds 5] [--save]`.
 
 From one case, the small Time-Diffusion with 12 leads x 1000 samples in batches of 16, one thing changes at a time: the batch, the
-length, the leads that are modelled, the replicas (logical devices of the same processor), the parts of a batch that are gone through
-one after another, gradient checkpointing. Each case is a process of its own, for its peak memory. Cost is the time of a step for each
+length, the leads that are modelled, the replicas (logical devices of the same processor), the workers (processes that speak over the
+network), the parts of a batch that are gone through one after another, gradient checkpointing. Each case is processes of its own, for
+their peak memory. Cost is the time of a step for each
 record (or sample) over that of the first case: 1 is linear. Then records are drawn from the shipped generator, for time and memory by
 their number.
 """
@@ -10,8 +11,11 @@ their number.
 from __future__ import annotations
 
 import json
+import socket
 import statistics
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 from machine import described
 from tables import compare, options, show, spread
@@ -22,6 +26,7 @@ BASE = {
     "samples": 1000,
     "model_leads": "independent",
     "replicas": 1,
+    "workers": 1,
     "accumulate": 1,
     "gradient_checkpointing": False,
 }
@@ -31,6 +36,7 @@ CHANGES = [
     *({"samples": samples} for samples in (500, 5000)),
     {"model_leads": "all"},
     {"replicas": 2},
+    {"workers": 2},
     {"batch": 64, "accumulate": 4},
     {"batch": 64, "gradient_checkpointing": True},
 ]
@@ -90,16 +96,37 @@ def _serve_drawing(records: int) -> None:
     serve({"draw": lambda: draw(labels)})
 
 
+def environments(workers: int) -> list[dict[str, str]]:
+    """For each of the workers of a training, the variable by which they find each other."""
+    if workers == 1:
+        return [{}]
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("localhost", 0))) for _ in range(workers)]
+        addresses = [f"localhost:{one.getsockname()[1]}" for one in sockets]
+    tasks = [{"type": "worker", "index": index} for index in range(workers)]
+    return [{"TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": task})} for task in tasks]
+
+
+def measure(case: dict, rounds: int) -> tuple[list[float], float]:
+    """Seconds of a step in each round, and the peak memory of all workers."""
+    with ExitStack() as stack, ThreadPoolExecutor() as together:
+        order = ("scaling.py", "--serve", "training", json.dumps(case))
+        workers = [stack.enter_context(Worker(*order, environment=found)) for found in environments(case["workers"])]
+
+        def ask(what: str, **given) -> list[float]:
+            return list(together.map(lambda worker: worker.ask(what, **given), workers))
+
+        ask("steps", times=2)
+        return [max(ask("steps", times=4)) for _ in range(rounds)], sum(ask("memory"))
+
+
 def main() -> None:
     arguments = options(__doc__, rounds=5).parse_args()
     print(described())
     rows, ratios, first = [], {}, None
     for change in CHANGES:
         case = BASE | change
-        with Worker("scaling.py", "--serve", "training", json.dumps(case)) as worker:
-            worker.ask("steps", times=2)
-            found = [worker.ask("steps", times=4) for _ in range(arguments.rounds)]
-            memory = worker.ask("memory")
+        found, memory = measure(case, arguments.rounds)
         each = statistics.median(found) / case["batch"] / case["samples"]
         first = first or each
         name = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in change.items()) or "as described"

@@ -11,19 +11,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 
 from machine import described
 from tables import compare, options, show, spread
-from workers import seconds
-
-COMMAND = ("-c", "import sys; from ecgtf.cli.main import main; sys.exit(main())")
+from workers import COMMAND, in_turns, seconds
 
 
 def main() -> None:
     arguments = options(__doc__, rounds=5).parse_args()
     print(described())
     with tempfile.TemporaryDirectory() as folder:
-        bare, libraries = ("-c", "pass"), ("-c", "import tensorflow, keras")
+        bare, libraries = (sys.executable, "-c", "pass"), (sys.executable, "-c", "import tensorflow, keras")
         ways = {
             "python": (bare, bare),
             "import tensorflow, keras": (libraries, libraries),
@@ -35,12 +34,9 @@ def main() -> None:
             ),
         }
         prepare = (*COMMAND, "prepare", "--limit", "200", "--out", folder + "/data", "--quiet")
-        subprocess.run([sys.executable, *prepare], check=True, capture_output=True)
-        found: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(arguments.rounds):
-            for name, (way, _limit) in ways.items():
-                run = [sys.executable, *way]
-                found[name].append(seconds(lambda run=run: subprocess.run(run, check=True, capture_output=True)))
+        run = partial(subprocess.run, check=True, capture_output=True)
+        run(prepare)
+        found = in_turns({name: lambda way=way: seconds(lambda: run(way)) for name, (way, _) in ways.items()}, arguments.rounds)
     limit = {bare: statistics.median(found["python"]), libraries: statistics.median(found["import tensorflow, keras"])}
     times = {name: statistics.median(values) / limit[ways[name][1]] for name, values in found.items()}
     show(("what", "s", "times its limit"), [(name, spread(found[name], 2), f"{times[name]:.1f}") for name in ways])

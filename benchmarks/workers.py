@@ -6,15 +6,19 @@ Both sides import this, so it needs the standard library only.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+COMMAND = (sys.executable, "-c", "import sys; from ecgtf.cli.main import main; sys.exit(main())")
+"""The command line in a process of its own, before its arguments."""
 
 
 class Worker:
@@ -24,12 +28,20 @@ class Worker:
         script: File beside this one, or a path.
         arguments: Of the script.
         python: The interpreter, ours by default.
+        environment: Variables beside those of this process.
     """
 
-    def __init__(self, script: str | Path, *arguments: object, python: str | Path = sys.executable):
+    def __init__(
+        self,
+        script: str | Path,
+        *arguments: object,
+        python: str | Path = sys.executable,
+        environment: Mapping[str, str] | None = None,
+    ):
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the worker
         command = [str(python), str(Path(__file__).parent / script), *map(str, arguments)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors, "text": True}
+        self._process = subprocess.Popen(command, env=os.environ | (environment or {}), **pipes)
 
     def ask(self, order: str, **arguments: Any) -> Any:
         """What the worker answers.
@@ -65,6 +77,15 @@ def serve(orders: dict[str, Callable]) -> None:
     for line in sys.stdin:
         order, arguments = json.loads(line)
         print(json.dumps(orders[order](**arguments)), flush=True)
+
+
+def in_turns(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list]:
+    """What each way gives in each round, a round of one after a round of the other: what the machine does beside falls on all."""
+    found: dict[str, list] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            found[name].append(way())
+    return found
 
 
 def peak_memory() -> float:

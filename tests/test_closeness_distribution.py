@@ -82,6 +82,14 @@ def test_coverage_and_precision_are_strict():
     )  # 9 is a point, 10 on the border of 9's
 
 
+def test_among_many_copies_none_is_its_own_neighbour():
+    points = np.repeat(np.random.default_rng(0).normal(1e3, 1.0, size=(3, 40)), 12, axis=0)
+    distances, places = nearest(points, points, 2, same=True)
+    assert (distances == 0).all()
+    assert (places != np.arange(36)[:, None]).all()
+    assert (places[:, 0] != places[:, 1]).all()
+
+
 def test_nearest_leaves_out_the_record_itself():
     points = np.array([[0.0], [1.0], [3.0]])
     distances, places = nearest(points, points, 2, same=True)

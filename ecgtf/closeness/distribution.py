@@ -1,4 +1,4 @@
-"""Distances between two sets of feature vectors, in float64 (NumPy and SciPy).
+"""Distances between two sets of feature vectors, in float64 (NumPy and scikit-learn).
 
 Features are `(records, d)`: what a frozen classifier's last layer sees. None of these numbers has a scale of its own; each is read
 beside the same number between two real samples of the same sizes.
@@ -179,16 +179,23 @@ def nearest(queries: np.ndarray, points: np.ndarray, k: int = 1, *, same: bool =
     queries, points = _pair(queries, points, least=1)
     if len(points) - same < k:
         raise ValueError(f"expected at least {k + same} records to find {k} neighbours among, received {len(points)}")
+    from sklearn.neighbors import NearestNeighbors  # takes a second to import
+
+    centre = points.mean(
+        axis=0
+    )  # candidates come from a matrix product, where little is lost in the differences of small numbers
+    search = NearestNeighbors(n_neighbors=k + same, algorithm="brute").fit(points - centre)
+    candidates = search.kneighbors(queries - centre, return_distance=False)
+    if same:
+        others = candidates != np.arange(len(queries))[:, None]
+        others[others.all(axis=1), -1] = False  # among many copies a record may not find itself
+        candidates = candidates[others].reshape(-1, k)
     distances, places = np.empty((len(queries), k)), np.empty((len(queries), k), int)
-    for rows in _blocks(len(queries), len(points)):
-        block = _squared_distances(queries[rows], points)
-        if same:
-            block[np.arange(len(block)), np.arange(rows.start, rows.start + len(block))] = np.inf
-        first = np.argpartition(block, k - 1, axis=1)[:, :k]
-        found = np.linalg.norm(queries[rows, None] - points[first], axis=2)  # exact: copies are at 0
+    for rows in _blocks(len(queries), k * points.shape[1]):
+        found = np.linalg.norm(queries[rows, None] - points[candidates[rows]], axis=2)  # exact: copies are at 0
         order = np.argsort(found, axis=1, kind="stable")
         distances[rows] = np.take_along_axis(found, order, axis=1)
-        places[rows] = np.take_along_axis(first, order, axis=1)
+        places[rows] = np.take_along_axis(candidates[rows], order, axis=1)
     return distances, places
 
 
