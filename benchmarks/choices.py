@@ -73,18 +73,22 @@ def undilated() -> Forms:
 
 
 def gate() -> Forms:
-    """DiffWave's gate, sigmoid(a) tanh(b), behind the product that gives a and b."""
+    """DiffWave's gate, sigmoid(a) tanh(b), behind the products that give a and b."""
 
-    def one(x, kernel):
-        half = tf.cast(np.repeat([0.5, 1.0], kernel.shape[1] // 2), x.dtype)  # goes to the weights
-        a, b = tf.split(tf.tanh(x @ (kernel * half)), 2, axis=-1)
-        return (1 + a) * b * tf.cast(0.5, x.dtype)
+    def apart(x, kernel):
+        a, b = tf.split(kernel, 2, axis=-1)
+        return tf.sigmoid(x @ a) * tf.tanh(x @ b)
 
-    def two(x, kernel):
+    def split(x, kernel):
         a, b = tf.split(x @ kernel, 2, axis=-1)
         return tf.sigmoid(a) * tf.tanh(b)
 
-    return {TAKEN: one, "a sigmoid and a tanh": two}
+    def one_tanh(x, kernel):
+        half = tf.cast(np.repeat([0.5, 1.0], kernel.shape[1] // 2), x.dtype)
+        a, b = tf.split(tf.tanh(x @ (kernel * half)), 2, axis=-1)
+        return (1 + a) * b * tf.cast(0.5, x.dtype)
+
+    return {TAKEN: apart, "one product for both halves": split, "and one tanh": one_tanh}
 
 
 def linear_attention() -> Forms:

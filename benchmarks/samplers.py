@@ -43,7 +43,8 @@ def main() -> None:
     print(described())
     rows, middle = [], {}
     with tempfile.TemporaryDirectory() as name:
-        data = prepare(None, None, Path(name) / "data", limit=100).parent / "data"
+        data = Path(name) / "data"
+        prepare(None, None, data, limit=100)
         for title, (kind, lengths, ways) in GENERATORS.items():
             run = train_generator(kind, data, Path(name) / title, task="rhythm4", preset="small", quiet=True, **lengths)
             generator = load_run(run.folder)
