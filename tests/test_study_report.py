@@ -11,10 +11,12 @@ import pytest
 from study_results import Maker, made_config, one_collection, planned, realistic_strength
 
 from ecgtf.studies import words
-from ecgtf.studies.analysis import Difference, Estimate
+from ecgtf.studies.analysis import Analysis, Difference, Estimate
 from ecgtf.studies.cells import Cell
 from ecgtf.studies.config import Grid
+from ecgtf.studies.figures import class_scores, learning_curves
 from ecgtf.studies.page import write_report
+from ecgtf.studies.pooling import Pools
 from ecgtf.studies.results import Results, Row
 from ecgtf.studies.sentences import change
 from ecgtf.studies.tables import Column, Table, as_csv, as_latex, as_markdown
@@ -169,6 +171,15 @@ def test_an_unfinished_study_says_what_is_missing(tmp_path, study):
     assert "not yet run" in page
     tables = "".join(path.read_text() for path in (tmp_path / "tables").glob("*.md"))
     assert "not yet run" in tables
+
+
+def test_figures_have_panels_for_collections_with_results_only(tmp_path):
+    config = made_config(grids=SMALL, folds=2)
+    cells = planned(config, "transfer")
+    Maker(tmp_path, config, records=(240, 160)).write([cell for cell in cells if cell.collection == "A"], realistic_strength)
+    analysis = Analysis(Pools(Results(tmp_path), cells, config), bootstrap=20)
+    for figure in (learning_curves(analysis), class_scores(analysis, "transfer")):
+        assert [panel.get_title() for panel in figure.axes] == ["on A"]
 
 
 @pytest.mark.parametrize("study", STUDIES)

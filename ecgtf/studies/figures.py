@@ -80,8 +80,7 @@ def _other_recipes(panel: Axes, compared: Sequence[Comparison]) -> None:
 
 def learning_curves(analysis: Analysis) -> Figure:
     """Macro-AUROC by the share of real records, a panel a collection, with bands of the intervals."""
-    collections = list(dict.fromkeys(arm.collection for arm in analysis.pools.arms))
-    collections.sort(key=analysis.config.all_collections.index)
+    collections = _with_scores(analysis)
     figure, panels = _grid(1, len(collections), width=4.3, height=4.0)
     for panel, name in zip(panels[0], collections, strict=True):
         for key, arms in _lines(analysis, name).items():
@@ -95,6 +94,13 @@ def learning_curves(analysis: Analysis) -> Figure:
     figure.supylabel("macro-AUROC", fontsize=9)
     _legend(figure, panels.ravel())
     return figure
+
+
+def _with_scores(analysis: Analysis) -> list[str]:
+    """The collections of which something is there to show; all that are planned, before there is anything."""
+    planned = {arm.collection for arm in analysis.pools.arms}
+    scored = {arm.collection for arm in analysis.pools.arms if analysis.score(arm, arm.collection)}
+    return [name for name in analysis.config.all_collections if name in (scored or planned)]
 
 
 def _lines(analysis: Analysis, collection: str) -> dict[tuple, dict[float, Cell]]:
@@ -157,8 +163,7 @@ def transfer_gains(analysis: Analysis, found: Families) -> Figure:
 
 def class_scores(analysis: Analysis, study: str, fraction: float = 1.0) -> Figure:
     """AUROC of each class: a panel a collection, at one ratio (the largest) or share of real records."""
-    collections = list(dict.fromkeys(arm.collection for arm in analysis.pools.arms))
-    collections.sort(key=analysis.config.all_collections.index)
+    collections = _with_scores(analysis)
     classes = {name: present_classes(analysis, analysis.arms, name) for name in collections}
     most = max((len(names) for names in classes.values()), default=1)
     figure, panels = _grid(1, len(collections), width=4.0, height=0.7 * max(1, most) + 1.0, share=False)
