@@ -1,7 +1,7 @@
 """Seconds for 1,000 ECGs by every generator and sampler: `python benchmarks/samplers.py [--rounds 3] [--save]`.
 
 The presets `small`, 12 leads x 1000 samples, trained for a step (the time does not depend on what was learnt), without guidance unless
-said, batches of 64, or of 16 where a record takes hundreds of evaluations. What the samplers' records are like is `sampling.py`'s to say.
+said, batches of 32, or of 4 where a record takes hundreds of evaluations. What the samplers' records are like is `sampling.py`'s to say.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ DIFFUSION = (
 FLOW = ({"sampler": "heun", "steps": 25}, {"sampler": "euler", "steps": 25}, {"sampler": "euler", "steps": 10})
 TOKENS = ({"steps": (10, 10)}, {"steps": (10, 10), "guidance": 1.5})
 GENERATORS = {
-    "Time-Diffusion": ("timediffusion", {"steps": 1}, DIFFUSION),
-    "DiffWave": ("diffwave", {"steps": 1}, DIFFUSION),
-    "Time-Diffusion, flow matching": ("timediffusion", {"steps": 1, "objective": "flow"}, FLOW),
-    "DiffWave, flow matching": ("diffwave", {"steps": 1, "objective": "flow"}, FLOW),
+    "Time-Diffusion": ("timediffusion", {"steps": (1,)}, DIFFUSION),
+    "DiffWave": ("diffwave", {"steps": (1,)}, DIFFUSION),
+    "Time-Diffusion, flow matching": ("timediffusion", {"steps": (1,), "objective": "flow"}, FLOW),
+    "DiffWave, flow matching": ("diffwave", {"steps": (1,), "objective": "flow"}, FLOW),
     "Time-VQVAE": ("vqvae", {"steps": (1, 1)}, TOKENS),
 }
+BATCH, FEW = 32, 4
 FIRST = "Time-Diffusion, sampler dpmpp, steps 25"
 
 
@@ -49,7 +50,9 @@ def main() -> None:
             run = train_generator(kind, data, Path(name) / title, task="rhythm4", preset="small", quiet=True, **lengths)
             generator = load_run(run.folder)
             told = {", ".join(f"{key} {spelt(value)}" for key, value in way.items()): way for way in ways}
-            works = {way: thousand(generator, settings, 16 if way == "sampler ddpm" else 64) for way, settings in told.items()}
+            works = {
+                way: thousand(generator, settings, FEW if way == "sampler ddpm" else BATCH) for way, settings in told.items()
+            }
             for work in works.values():
                 work()  # compiles
             found = in_turns(works, arguments.rounds)
