@@ -92,7 +92,7 @@ def _serve_drawing(records: int) -> None:
     def draw(labels) -> float:
         return seconds(lambda: [None for _ in generator.batches(labels, steps=EVALUATIONS)]) / len(labels)
 
-    draw(labels[:1])  # compiles
+    draw(labels[: generator.batch_size])  # compiles
     serve({"draw": lambda: draw(labels)})
 
 

@@ -45,3 +45,10 @@ def test_a_worker_answers_each_order(tmp_path):
     with WORKERS["Worker"](script) as worker:
         assert [worker.ask("add", a=1, b=k) for k in range(3)] == [1, 2, 3]
         assert worker.ask("memory") > 0
+
+
+def test_ways_take_turns():
+    calls = []
+    ways = {name: lambda name=name: calls.append(name) or len(calls) for name in ("ours", "peer")}
+    assert WORKERS["in_turns"](ways, 2) == {"ours": [1, 3], "peer": [2, 4]}
+    assert calls == ["ours", "peer"] * 2
