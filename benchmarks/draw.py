@@ -24,7 +24,7 @@ COLUMNS = (
     "ratio",
     "s for 1,000 ECGs",
     "PyTorch's",
-    "GB",
+    "GiB",
     "PyTorch's",
 )
 

@@ -11,7 +11,7 @@ FOLDER = Path.home() / ".cache" / "ecgtf" / "peers"
 PEERS = ("torch==2.13.0", "diffusers==0.42.1", "tsgm==0.1.0", "prdc==0.2", "pandas<3", "einops")
 """With what they depend on; pandas is one that tsgm's pinned statsmodels can read."""
 ALONE = ("denoising-diffusion-pytorch==2.3.4", "diffwave==0.1.7")
-"""Installed without what they depend on: their networks need none of it, and with it come several GB."""
+"""Installed without what else they depend on: their networks do not need it, and with it come several GB."""
 
 
 def peers_python(folder: Path = FOLDER) -> Path:

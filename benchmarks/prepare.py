@@ -1,6 +1,6 @@
 """How fast and in how much memory collections become data sets: `python benchmarks/prepare.py [--records N] [--copies K] [--save]`.
 
-Simulates N WFDB records of 10 s at 500 Hz, each K times over (hard links), then in turns, three times each: the plain loop that a
+Simulates N WFDB records of 10 s at 500 Hz, each K times over (hard links), then in turns: the plain loop that a
 user would write (`wfdb.rdsamp`, `scipy.signal.resample_poly` to 100 Hz, nothing stored, one core; over 300 of the records), and
 `ecgtf prepare wfdb` to 100 Hz shards, its start included, with filters off and on, with the peak memory of all its processes.
 The limit: reading the signal files and writing as many bytes as the shards have, without any work between.
@@ -38,7 +38,7 @@ def plain_loop(root: Path, most: int = 300) -> float:
 
 
 def prepare(root: Path, out: Path, *options: str) -> tuple[float, float]:
-    """Records a second of the command, its start included, and the peak memory of its processes in GB."""
+    """Records a second of the command, its start included, and the peak memory of its processes in GiB."""
     command = [*COMMAND, "prepare", "wfdb", str(root), "--out", str(out), "--overwrite", "--quiet", *options]
     started, peak = time.perf_counter(), 0
     process = subprocess.Popen(command)
@@ -47,7 +47,7 @@ def prepare(root: Path, out: Path, *options: str) -> tuple[float, float]:
         time.sleep(0.05)
     if process.returncode:
         raise SystemExit(f"the preparation failed with {process.returncode}")
-    return len(list(root.rglob("*.hea"))) / (time.perf_counter() - started), peak / 1e9
+    return len(list(root.rglob("*.hea"))) / (time.perf_counter() - started), peak / 2**30
 
 
 def family(pid: int) -> list[int]:
@@ -113,7 +113,7 @@ def main() -> None:
     ratios = {way: statistics.median(values) / statistics.median(rates[PEER]) for way, values in rates.items()}
     peaks = {way: max(peak for _, peak in values) for way, values in found.items()}
     show(
-        ("way", "records/s", "ratio", "peak memory (GB)"),
+        ("way", "records/s", "ratio", "peak memory (GiB)"),
         [(way, spread(rates[way], 0), f"{ratios[way]:.1f}", f"{peaks[way]:.2f}" if peaks[way] else "") for way in rates],
     )
     compare("prepare", {f"{way} over {PEER}": ratio for way, ratio in ratios.items() if way.startswith(OURS)}, arguments.save)

@@ -1,6 +1,6 @@
 """How fast a training reads its records: `python benchmarks/read.py [DATA] [--records N] [--save]`.
 
-In turns, three times each, one pass over the training split in batches of 64: a bare `TFRecordDataset` (bytes, nothing decoded, in
+In turns, one pass each over the training split in batches of 64: a bare `TFRecordDataset` (bytes, nothing decoded, in
 the order of the files), the same with parsing to millivolts, and `ecgtf.dataset.load` with shuffled records, from memory and from
 the shards (after the first reading, whose time stands apart). Without DATA, N simulated records of 1000 x 12 are prepared.
 """
@@ -22,7 +22,7 @@ from ecgtf.dataset import read_manifest, shard_paths
 from ecgtf.stream import stream
 
 BATCH = 64
-BARE = "limit: bare TFRecordDataset (bytes)"
+BARE = "bare TFRecordDataset (bytes)"
 PARSED = "TFRecordDataset, parsed to mV"
 
 

@@ -1,4 +1,4 @@
-"""Seconds for 1,000 ECGs by every generator and sampler: `python benchmarks/samplers.py [--rounds 3] [--save]`.
+"""Seconds for 1,000 ECGs by every generator and sampler: `python benchmarks/samplers.py [--generators G ...] [--save]`.
 
 The presets `small`, 12 leads x 1000 samples, trained for a step (the time does not depend on what was learnt), without guidance unless
 said, batches of 32, or of 4 where a record takes hundreds of evaluations. What the samplers' records are like is `sampling.py`'s to say.
@@ -13,14 +13,15 @@ from pathlib import Path
 
 from machine import described
 from tables import compare, options, show, spread
-from workers import in_turns, seconds
+from workers import Worker, in_turns, seconds
 
 from ecgtf.data_prep.prepare import prepare
 from ecgtf.synthesis import TrainedGenerator, class_labels, load_run
 from ecgtf.train_generator import train_generator
 
+DDPM = {"sampler": "ddpm"}
 DIFFUSION = (
-    {"sampler": "ddpm"},
+    DDPM,
     {"sampler": "ddim", "steps": 50},
     {"sampler": "dpmpp", "steps": 25},
     {"sampler": "dpmpp", "steps": 25, "guidance": 1.5},
@@ -36,7 +37,6 @@ GENERATORS = {
     "Time-VQVAE": ("vqvae", {"steps": (1, 1)}, TOKENS),
 }
 BATCH, FEW = 32, 4
-FIRST = "Time-Diffusion, sampler dpmpp, steps 25"
 
 
 def main() -> None:
@@ -44,25 +44,25 @@ def main() -> None:
     parser.add_argument("--generators", nargs="+", choices=GENERATORS, default=list(GENERATORS))
     arguments = parser.parse_args()
     print(described())
-    rows, middle = [], {}
-    with tempfile.TemporaryDirectory() as name:
+    rows, ratios = [], {}
+    with tempfile.TemporaryDirectory() as name, Worker("machine.py", "--serve") as machine:
         data = Path(name) / "data"
         prepare(None, None, data, limit=100)
         for title in arguments.generators:
             kind, lengths, ways = GENERATORS[title]
             run = train_generator(kind, data, Path(name) / title, task="rhythm4", preset="small", quiet=True, **lengths)
             generator = load_run(run.folder)
-            told = {", ".join(f"{key} {spelt(value)}" for key, value in way.items()): way for way in ways}
-            works = {
-                way: thousand(generator, settings, FEW if way == "sampler ddpm" else BATCH) for way, settings in told.items()
-            }
-            for work in works.values():
-                work()  # compiles
-            found = in_turns(works, arguments.rounds)
-            rows += [(title, way, spread(times, 0)) for way, times in found.items()]
-            middle |= {f"{title}, {way}": statistics.median(times) for way, times in found.items()}
-    show(("generator", "sampling", "s for 1,000 ECGs"), rows)
-    ratios = {f"{FIRST} over {way}": middle[FIRST] / took for way, took in middle.items()} if FIRST in middle else {}
+            for way in ways:
+                batch = FEW if way == DDPM else BATCH
+                draw = thousand(generator, way, batch)
+                draw()  # compiles
+                found = in_turns({"machine": lambda: machine.ask("float32"), "ours": draw}, arguments.rounds)
+                told = ", ".join(f"{key} {spelt(value)}" for key, value in way.items())
+                rows.append((title, told, batch, spread(found["ours"], 0)))
+                each = statistics.median(found["ours"]) / 1000
+                ratios[f"{title}, {told}: records in the time of a TFLOP"] = 1000 / each / statistics.median(found["machine"])
+            print(f"{title} done", flush=True)
+    show(("generator", "sampling", "batch", "s for 1,000 ECGs"), rows)
     compare("samplers", ratios, arguments.save)
 
 

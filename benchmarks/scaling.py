@@ -132,13 +132,13 @@ def main() -> None:
         name = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in change.items()) or "as described"
         ratios[f"{name}, cost of the first case over its"] = first / each
         rows.append((name, spread([1000 * value for value in found], 0), f"{each / first:.2f}", f"{memory:.2f}"))
-    show(("training step", "ms", "cost for each sample", "peak GB"), rows)
+    show(("training step", "ms", "cost for each sample", "peak GiB"), rows)
     rows = []
     for records in DRAWN:
         with Worker("scaling.py", "--serve", "drawing", records) as worker:
-            each = worker.ask("draw")
-            rows.append((records, f"{1000 * each:.0f}", f"{worker.ask('memory'):.2f}"))
-    show(("records drawn", "ms for each", "peak GB"), rows)
+            found = [1000 * worker.ask("draw") for _ in range(arguments.rounds)]
+            rows.append((records, spread(found, 0), f"{worker.ask('memory'):.2f}"))
+    show(("records drawn", "ms for each", "peak GiB"), rows)
     compare("scaling", ratios, arguments.save)
 
 

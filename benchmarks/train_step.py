@@ -35,7 +35,7 @@ COLUMNS = (
     "ratio",
     "share of the limit",
     "PyTorch's",
-    "GB",
+    "GiB",
     "PyTorch's",
 )
 
@@ -63,7 +63,7 @@ class Measured:
     rates: dict[str, list[float]]
     """Samples a second."""
     memory: dict[str, float]
-    """Peak GB."""
+    """Peak GiB."""
     most: float
     """Samples a second if all arithmetic went at the rate of a matrix product."""
     machine: list[dict[str, float]]
@@ -121,11 +121,11 @@ def main() -> None:
     rows, ratios = [], {}
     for (name, precision), case in found.items():
         if name == OTHER:
-            ratio = ratios[f"unet {precision} over {name}, shares of the limit"] = found["unet", precision].share(
-                "ours"
-            ) / case.share("peer")
+            ratio = found["unet", precision].share("ours") / case.share("peer")
+            ratios[f"unet {precision} over {name}, shares of the limit"] = ratio
         else:
-            ratio = ratios[f"{name} {precision} over PyTorch"] = case.middle("ours") / case.middle("peer")
+            ratio = case.middle("ours") / case.middle("peer")
+            ratios[f"{name} {precision} over PyTorch"] = ratio
             ratios[f"{name} {precision} over PyTorch's float32"] = case.middle("ours") / found[name, "float32"].middle("peer")
         rates, rest = case.cells()[:2], case.cells()[2:]
         rows.append((f"{name}, batch {BATCHES[name]}", precision, *rates, f"{ratio:.2f}", *rest))

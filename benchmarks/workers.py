@@ -89,7 +89,7 @@ def in_turns(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, li
 
 
 def peak_memory() -> float:
-    """The most memory this process had, in GB."""
+    """The most memory this process had, in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

@@ -59,7 +59,7 @@ class TrainedGenerator:
         keep it.
 
         What a record looks like depends on its label, its place, the seed and the batch size alone: fewer records than a batch are the
-        first ones of one, but for rounding, and cost less.
+        first ones of one, but for rounding (by which Time-VQVAE may, rarely, choose another token), and cost less.
 
         Raises:
             ValueError: if the labels have another number of classes, or an option is not one of this generator's.

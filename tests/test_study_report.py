@@ -189,6 +189,21 @@ def test_a_study_that_has_not_begun_has_a_page(tmp_path, study):
     assert "<strong>0</strong> of" in page
 
 
+@pytest.mark.parametrize("study", STUDIES)
+def test_one_seed_is_no_claim_either_way(tmp_path, study):
+    config = made_config(grids={study: tuple(replace(grid, seeds=1) for grid in SMALL[study])}, folds=2)
+    cells = planned(config, study)
+    Maker(tmp_path, config, records=(240, 160)).write(cells, realistic_strength)
+    write_report(tmp_path, study, config, cells, bootstrap=50)
+    answers = " ".join(
+        line for answer in json.loads((tmp_path / "summary.json").read_text())["answers"] for line in answer["sentences"]
+    )
+    assert "is best" in answers
+    assert "of one seed, so no claim" in answers
+    assert "is beyond chance" not in answers
+    assert "beyond what chance gives" not in answers
+
+
 def test_names_are_escaped():
     rows = (("simulator>diff_wave | x+y & 5 % \\", Difference(-0.004, -0.012, 0.003, 0.3, 0.9)), ("none", None))
     table = Table("odd_name", "A_B", "Note.", (Column("source"), Column("difference", "difference")), rows)

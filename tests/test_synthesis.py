@@ -120,8 +120,14 @@ def test_batches_are_drawn_through_one_graph_and_cut_to_size(run):
     assert compiled.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize("open_generator", [lambda run: ecgtf.load_run(run), lambda run: ecgtf.load_pretrained()])
-def test_a_few_records_are_the_first_ones_of_a_batch_at_less_cost(run, open_generator):
+@pytest.mark.parametrize(
+    ("open_generator", "options"),
+    [
+        (lambda run: ecgtf.load_run(run), {"steps": (3, 3)}),
+        (lambda run: ecgtf.load_pretrained(), {"steps": 3, "sampler": "ddim", "eta": 1.0}),  # noise at each step
+    ],
+)
+def test_a_few_records_are_the_first_ones_of_a_batch_at_less_cost(run, open_generator, options):
     generator, drawn = open_generator(run), []
     draw = generator.model.sample
 
@@ -133,9 +139,8 @@ def test_a_few_records_are_the_first_ones_of_a_batch_at_less_cost(run, open_gene
     generator.model.sample = counted
     generator.batch_size = 16
     labels = class_labels(len(generator.classes), 3)
-    steps = 3 if "sampler" in generator.defaults else (3, 3)
-    many = generator.generate(labels[:9], seed=5, steps=steps)[0]
-    few = generator.generate(labels[:3], seed=5, steps=steps)[0]
+    many = generator.generate(labels[:9], seed=5, **options)[0]
+    few = generator.generate(labels[:3], seed=5, **options)[0]
     assert drawn == [16, 4]
     np.testing.assert_allclose(few, many[:3], atol=0.004)  # two steps of what is stored
 

@@ -181,9 +181,8 @@ def nearest(queries: np.ndarray, points: np.ndarray, k: int = 1, *, same: bool =
         raise ValueError(f"expected at least {k + same} records to find {k} neighbours among, received {len(points)}")
     from sklearn.neighbors import NearestNeighbors  # takes a second to import
 
-    centre = points.mean(
-        axis=0
-    )  # candidates come from a matrix product, where little is lost in the differences of small numbers
+    # Candidates come from a matrix product, where little is lost in the differences of small numbers.
+    centre = points.mean(axis=0)
     search = NearestNeighbors(n_neighbors=k + same, algorithm="brute").fit(points - centre)
     candidates = search.kneighbors(queries - centre, return_distance=False)
     if same:

@@ -200,9 +200,13 @@ class Attention(layers.Layer):
             q = ops.reshape(ops.softmax(ops.reshape(q, shape), axis=-1), ops.shape(k))
             return x + self.out_norm(self.out(_linear_attention(q, k, v)))
         q, k, v = (ops.reshape(part, shape) for part in (q, k, v))
-        weights = ops.softmax(ops.einsum("bthd,bshd->bhts", q * HEAD_SIZE**-0.5, k), axis=-1)
-        mixed = ops.einsum("bhts,bshd->bthd", weights, v)
-        return x + self.out(ops.reshape(mixed, (-1, x.shape[1], HEADS * HEAD_SIZE)))
+        return x + self.out(ops.reshape(_full_attention(q, k, v), (-1, x.shape[1], HEADS * HEAD_SIZE)))
+
+
+def _full_attention(q, k, v):
+    """Attention `(batch, time, HEADS, HEAD_SIZE)` of the same shapes."""
+    weights = ops.softmax(ops.einsum("bthd,bshd->bhts", q * HEAD_SIZE**-0.5, k), axis=-1)
+    return ops.einsum("bhts,bshd->bthd", weights, v)
 
 
 def _linear_attention(q, k, v):
