@@ -4,8 +4,7 @@ First single measures on random features `(records, 64)` against published code 
 Frechet distance (SciPy's matrix root) and nearest neighbours (scikit-learn), in turns, with what the matrix products in them take alone.
 Where both compute the same number, it is compared first. Then whole groups of `ecgtf evaluate`: N simulated training records, N held-out
 and N "synthetic" ones of 1000 x 12, the features those of a classifier trained for a few steps; each group in a process of its own, the
-reading of the records included. `--measures` or `--groups` with nothing behind it leaves
-those out.
+reading of the records included. `--measures` or `--groups` with nothing behind it leaves those out.
 """
 
 from __future__ import annotations

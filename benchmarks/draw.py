@@ -44,12 +44,10 @@ def main() -> None:
                 for worker in sides.values():
                     worker.ask("draw", evaluations=EVALUATIONS)  # compiles
                 ways = {
-                    side: lambda worker=worker: worker.ask("draw", evaluations=EVALUATIONS) for side, worker in sides.items()
+                    side: lambda worker=worker: BATCH * EVALUATIONS / worker.ask("draw", evaluations=EVALUATIONS)
+                    for side, worker in sides.items()
                 }
-                found = {
-                    side: [BATCH * EVALUATIONS / took for took in times]
-                    for side, times in in_turns(ways, arguments.rounds).items()
-                }
+                found = in_turns(ways, arguments.rounds)
                 memory = [f"{worker.ask('memory'):.1f}" for worker in sides.values()]
             middle = [statistics.median(rates) for rates in found.values()]
             ratio = ratios[f"{name} {precision} over PyTorch"] = middle[0] / middle[1]

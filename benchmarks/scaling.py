@@ -3,9 +3,8 @@
 From one case, the small Time-Diffusion with 12 leads x 1000 samples in batches of 16, one thing changes at a time: the batch, the
 length, the leads that are modelled, the replicas (logical devices of the same processor), the workers (processes that speak over the
 network), the parts of a batch that are gone through one after another, gradient checkpointing. Each case is processes of its own, for
-their peak memory. Cost is the time of a step for each
-record (or sample) over that of the first case: 1 is linear. Then records are drawn from the shipped generator, for time and memory by
-their number.
+their peak memory. Cost is the time of a step for each record (or sample) over that of the first case: 1 is linear. Then records are
+drawn from the shipped generator, for time and memory by their number.
 """
 
 from __future__ import annotations

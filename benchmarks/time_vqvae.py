@@ -12,7 +12,7 @@ import sys
 
 from machine import described
 from tables import compare, options, show, spread
-from workers import Worker, seconds, serve
+from workers import Worker, in_turns, seconds, serve
 
 PUBLISHED = {"stage 1, batch 32": 82 / 311, "drawing, batch 64, 10 + 10 steps": 10.5 / 311}
 COLUMNS = ("what", "precision", "records/s", "for each GFLOP/s", "published", "ratio")
@@ -56,10 +56,8 @@ def main() -> None:
             with Worker("time_vqvae.py", "--serve", precision) as ours:
                 for what, published in PUBLISHED.items():
                     ours.ask(what)  # compiles
-                    limit, rates = [], []
-                    for _ in range(arguments.rounds):
-                        limit.append(machine.ask("float32"))
-                        rates.append(ours.ask(what))
+                    ways = {"limit": lambda: machine.ask("float32"), "ours": lambda what=what, ours=ours: ours.ask(what)}
+                    limit, rates = in_turns(ways, arguments.rounds).values()
                     share = statistics.median(rates) / statistics.median(limit)
                     ratios[f"{what}, {precision}, over the published"] = share / published
                     figures = spread(rates), f"{share:.3f}", f"{published:.3f}", f"{share / published:.2f}"

@@ -127,8 +127,8 @@ def main() -> None:
             ratio = case.middle("ours") / case.middle("peer")
             ratios[f"{name} {precision} over PyTorch"] = ratio
             ratios[f"{name} {precision} over PyTorch's float32"] = case.middle("ours") / found[name, "float32"].middle("peer")
-        rates, rest = case.cells()[:2], case.cells()[2:]
-        rows.append((f"{name}, batch {BATCHES[name]}", precision, *rates, f"{ratio:.2f}", *rest))
+        ours, peers, *rest = case.cells()
+        rows.append((f"{name}, batch {BATCHES[name]}", precision, ours, peers, f"{ratio:.2f}", *rest))
     show(COLUMNS, rows)
     rounds = [limit for case in found.values() for limit in case.machine]
     for kind in rounds[0]:

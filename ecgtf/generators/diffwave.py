@@ -139,7 +139,8 @@ class GatedBlock(layers.Layer):
         signal = ops.tanh(convolution(x_told, signal_taps, dilation=self.dilation) + signal_told[:, None])
         opened = gate * signal
         shares = (math.sqrt(0.5), 1.0)  # of the residual, of the skip; the factors go to the weights, which are small
-        halves = zip(*(ops.split(part, 2, axis=-1) for part in (self.leave.kernel[0], self.leave.bias)), shares, strict=True)
+        kernels, biases = (ops.split(part, 2, axis=-1) for part in (self.leave.kernel[0], self.leave.bias))
+        halves = zip(kernels, biases, shares, strict=True)
         residual, skip = (ops.matmul(opened, kernel * share) + bias * share for kernel, bias, share in halves)
         return x * math.sqrt(0.5) + residual, skip
 
