@@ -18,7 +18,7 @@ from machine import described
 from tables import compare, options, show, spread
 from workers import in_turns, seconds
 
-from ecgtf.augment import Augmentation, augmented, random_gain, random_noise, random_shift, random_wander
+from ecgtf.augment import Augmentation, augment, augmented
 from ecgtf.ecg import LEADS
 from ecgtf.generators import time_diffusion
 from ecgtf.generators.diffusion import Diffusion, to_x0
@@ -214,15 +214,11 @@ def pipeline(model: Diffusion) -> Forms:
     beside = iter(augmented(batches, 0, 0, how, rate=100.0))
     numbers = iter(range(10**9))
 
-    @tf.function
-    def changed(number):
-        seeds = [tf.random.experimental.stateless_fold_in([0, number], kind) for kind in range(4)]
-        signal = random_shift(random_gain(signals, seeds[0], how.gain), seeds[1], 100.0, how.shift_seconds)
-        return random_noise(random_wander(signal, seeds[2], 100.0, LEADS, how.wander), seeds[3], LEADS, how.noise)
+    changed = tf.function(lambda number: augment(signals, labels, tf.stack([0, number]), how, rate=100.0))
 
     def after() -> None:
         for _ in range(8):
-            step((changed(tf.constant(next(numbers))), labels)).numpy()
+            step(changed(tf.constant(next(numbers)))).numpy()
 
     def overlapped() -> None:
         for _ in range(8):

@@ -245,6 +245,32 @@ def mixup(signal, label, seed, alpha: float):
     return mixed(signal, weight[:, None, None]), mixed(label, weight[:, None])
 
 
+def augment(signal, label, seed, how: Augmentation, *, rate: float, leads: Sequence[str] = LEADS):
+    """A batch's signal `(batch, time, leads)` in mV and label `(batch, classes)`, augmented.
+
+    What changes the heart comes first, then `mixup`, then what changes the recording.
+
+    Raises:
+        ValueError: if the leads are not those of the signal, or not the 12 standard ones for `axis`.
+    """
+    seeds = _split(seed, 7)
+    if how.gain:
+        signal = random_gain(signal, seeds[0], how.gain)
+    if how.shift_seconds:
+        signal = random_shift(signal, seeds[1], rate, how.shift_seconds)
+    if how.axis:
+        signal = random_axis(signal, seeds[2], leads, how.axis)
+    if how.mixup:
+        signal, label = mixup(signal, label, seeds[6], how.mixup)
+    if how.wander:
+        signal = random_wander(signal, seeds[3], rate, leads, how.wander)
+    if how.noise:
+        signal = random_noise(signal, seeds[4], leads, how.noise)
+    if how.lead_dropout:
+        signal = random_lead_dropout(signal, seeds[5], how.lead_dropout)
+    return signal, label
+
+
 def augmented(
     stream: tf.data.Dataset,
     seed: int,
@@ -254,9 +280,7 @@ def augmented(
     rate: float,
     leads: Sequence[str] = LEADS,
 ) -> tf.data.Dataset:
-    """A stream of augmented (signal, label) batches, each batch's draws a function of (seed, its number).
-
-    What changes the heart comes first, then `mixup`, then what changes the recording.
+    """A stream of (signal, label) batches changed by `augment`, each batch's draws a function of (seed, its number).
 
     Args:
         stream: batches `(signal (batch, time, leads) mV, label (batch, classes))`, the first of which is number `first_batch`.
@@ -269,28 +293,10 @@ def augmented(
     Raises:
         ValueError: if the leads are not those of the signal, or not the 12 standard ones for `axis`.
     """
-    how = augmentation
 
     @tf.autograph.experimental.do_not_convert  # errors stay as they are raised
     def apply(number, batch):
-        signal, label = batch
-        place = tf.stack([tf.constant(seed, tf.int64), number])
-        seeds = [tf.random.experimental.stateless_fold_in(place, kind) for kind in range(7)]
-        if how.gain:
-            signal = random_gain(signal, seeds[0], how.gain)
-        if how.shift_seconds:
-            signal = random_shift(signal, seeds[1], rate, how.shift_seconds)
-        if how.axis:
-            signal = random_axis(signal, seeds[2], leads, how.axis)
-        if how.mixup:
-            signal, label = mixup(signal, label, seeds[6], how.mixup)
-        if how.wander:
-            signal = random_wander(signal, seeds[3], rate, leads, how.wander)
-        if how.noise:
-            signal = random_noise(signal, seeds[4], leads, how.noise)
-        if how.lead_dropout:
-            signal = random_lead_dropout(signal, seeds[5], how.lead_dropout)
-        return signal, label
+        return augment(*batch, tf.stack([tf.constant(seed, tf.int64), number]), augmentation, rate=rate, leads=leads)
 
     numbers = tf.data.Dataset.counter(start=first_batch)
     return tf.data.Dataset.zip((numbers, stream)).map(apply, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
