@@ -14,11 +14,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from machine import described
-from peers import FOLDER, peers_python
+from peers import add_peers, peers_python
 from tables import compare, options, show, spread
 from workers import Worker, in_turns, peak_memory, seconds
 
@@ -29,9 +31,6 @@ from ecgtf.ecg import LEADS
 from ecgtf.generators.simulator import simulate_records
 
 SAMPLES = 1000
-MEASURED, FEW = 4000, 1000
-"""Records of the single measures; those of tsgm's MMD, which holds all pairs of all features at once."""
-PEERS = {"neighbourhoods": "prdc", "mmd": "tsgm", "frechet": "SciPy", "nearest": "scikit-learn"}
 
 
 def write_set(folder: Path, seed: int, per_split: dict[str, int], generator: dict | None) -> None:
@@ -50,53 +49,71 @@ def write_set(folder: Path, seed: int, per_split: dict[str, int], generator: dic
     finish_dataset(folder, about | {"generator": generator}, summaries)
 
 
+@dataclass(frozen=True)
+class Measure:
+    """A measure of two sets of features, beside published code for the same."""
+
+    peer: str
+    ours: Callable[[np.ndarray, np.ndarray], list[float]]
+    """Of real and generated features; gives what the peer gives."""
+    products: Callable[[np.ndarray, np.ndarray], object]
+    """The matrix products in it."""
+    records: int = 4000
+    same: bool = True
+    """Whether the two give the same numbers."""
+
+
+def between_all(real: np.ndarray, generated: np.ndarray) -> list[np.ndarray]:
+    """The products of all pairs of records."""
+    return [one @ other.T for one, other in ((real, real), (generated, generated), (real, generated))]
+
+
+MEASURES = {
+    "neighbourhoods": Measure(
+        "prdc", lambda *sets: list(distribution.precision_recall_density_coverage(*sets, 5)), between_all
+    ),
+    # tsgm's holds all pairs of all features at once, and counts each record as its own neighbour
+    "mmd": Measure("tsgm", lambda *sets: [distribution.mmd(*sets, bandwidth=1.0)], between_all, records=1000, same=False),
+    "frechet": Measure(
+        "SciPy",
+        lambda *sets: [distribution.frechet_distance(*sets).distance],
+        lambda *sets: [side.T @ side for side in sets],
+    ),
+    "nearest": Measure(
+        "scikit-learn",
+        lambda real, generated: [float(distribution.nearest(generated, real)[0].mean())],
+        lambda real, generated: generated @ real.T,
+    ),
+}
+
+
 def single_measures(arguments: argparse.Namespace) -> None:
     """The table of measures beside published code."""
-    rng = np.random.default_rng(0)
-    real, generated = rng.normal(size=(MEASURED, 64)), rng.normal(0.1, 1.1, size=(MEASURED, 64))
-    some, others = real[:FEW], generated[:FEW]
-    ours = {
-        "neighbourhoods": lambda: list(distribution.precision_recall_density_coverage(real, generated, 5)),
-        "mmd": lambda: [distribution.mmd(some, others, bandwidth=1.0)],
-        "frechet": lambda: [distribution.frechet_distance(real, generated).distance],
-        "nearest": lambda: [float(distribution.nearest(generated, real)[0].mean())],
-    }
-    products = {  # between sets of records, and covariances
-        "neighbourhoods": lambda: [one @ other.T for one, other in ((real, real), (generated, generated), (real, generated))],
-        "mmd": lambda: [one @ other.T for one, other in ((some, some), (others, others), (some, others))],
-        "frechet": lambda: [side.T @ side for side in (real, generated)],
-        "nearest": lambda: [generated @ real.T],
-    }
     rows, ratios = [], {}
-    with tempfile.TemporaryDirectory() as name:
-        paths = {measure: str(Path(name) / f"{measure}.npz") for measure in ours}
-        for measure, path in paths.items():
-            sets = (some, others) if measure == "mmd" else (real, generated)
+    with tempfile.TemporaryDirectory() as folder, Worker("measures_peer.py", python=peers_python(arguments.peers)) as peer:
+        for name in arguments.measures:
+            measure, path = MEASURES[name], str(Path(folder) / f"{name}.npz")
+            rng = np.random.default_rng(0)
+            sets = rng.normal(size=(measure.records, 64)), rng.normal(0.1, 1.1, size=(measure.records, 64))
             np.savez(path, real=sets[0], generated=sets[1])
-        with Worker("measures_peer.py", python=peers_python(arguments.peers)) as peer:
-            for measure in arguments.measures:
-                work = ours[measure]
-                published = peer.ask(measure, path=paths[measure])[1:]
-                if measure != "mmd":  # tsgm's counts each record as its own neighbour
-                    np.testing.assert_allclose(work(), published, rtol=1e-6)
-                found = in_turns(
-                    {
-                        "ours": lambda work=work: seconds(work),
-                        "peer": lambda measure=measure: peer.ask(measure, path=paths[measure])[0],
-                        "limit": lambda measure=measure: seconds(products[measure]),
-                    },
-                    arguments.rounds,
-                )
-                middle = {side: statistics.median(times) for side, times in found.items()}
-                ratio = ratios[f"{measure} over {PEERS[measure]}"] = middle["peer"] / middle["ours"]
-                spreads = [spread([1000 * took for took in found[side]], 0) for side in ("ours", "peer")]
-                records = FEW if measure == "mmd" else MEASURED
-                rows.append((measure, records, PEERS[measure], *spreads, f"{ratio:.1f}", f"{1000 * middle['limit']:.0f}"))
+            published = peer.ask(name, path=path)[1:]
+            if measure.same:
+                np.testing.assert_allclose(measure.ours(*sets), published, rtol=1e-6)
+            ways = {
+                "ours": lambda work=measure.ours, sets=sets: seconds(lambda: work(*sets)),
+                "peer": lambda name=name, path=path: peer.ask(name, path=path)[0],
+                "limit": lambda work=measure.products, sets=sets: seconds(lambda: work(*sets)),
+            }
+            found = in_turns(ways, arguments.rounds)
+            middle = {side: statistics.median(times) for side, times in found.items()}
+            ratio = ratios[f"{name} over {measure.peer}"] = middle["peer"] / middle["ours"]
+            spreads = [spread([1000 * took for took in found[side]], 0) for side in ("ours", "peer")]
+            rows.append((name, measure.records, measure.peer, *spreads, f"{ratio:.1f}", f"{1000 * middle['limit']:.0f}"))
     show(("measure", "records", "published code", "ecgtf, ms", "published, ms", "ratio", "products alone, ms"), rows)
     compare("closeness", ratios, arguments.save)
 
 
-def measure(folder: Path, group: str) -> None:
+def evaluate_group(folder: Path, group: str) -> None:
     """Evaluates one group and prints what it took; run in a process of its own."""
     sets, settings = (folder / "real", folder / "synthetic"), {"extractor": folder / "extractor", "out": folder / group}
     took = seconds(lambda: ecgtf.evaluate(*sets, task="rhythm7", groups=group.split(","), **settings))
@@ -105,14 +122,14 @@ def measure(folder: Path, group: str) -> None:
 
 def main() -> None:
     parser = options(__doc__, rounds=5)
-    parser.add_argument("--peers", type=Path, default=FOLDER, help="folder of the peers' virtual environment")
-    parser.add_argument("--measures", nargs="*", choices=PEERS, default=list(PEERS))
+    add_peers(parser)
+    parser.add_argument("--measures", nargs="*", choices=MEASURES, default=list(MEASURES))
     parser.add_argument("--records", type=int, default=10_000)
     parser.add_argument("--groups", nargs="*", default=["distribution", "temporal", "physiology", "privacy"])
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.folder:
-        measure(arguments.folder, arguments.groups[0])
+        evaluate_group(arguments.folder, arguments.groups[0])
         return
     print(described())
     if arguments.measures:

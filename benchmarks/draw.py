@@ -8,10 +8,9 @@ of 1,000 ECGs at 25 evaluations, and the peak memory.
 from __future__ import annotations
 
 import statistics
-from pathlib import Path
 
 from machine import described
-from peers import FOLDER, peers_python
+from peers import add_peers, peers_python
 from tables import compare, options, show, spread
 from workers import Worker, in_turns
 
@@ -31,7 +30,7 @@ COLUMNS = (
 
 def main() -> None:
     parser = options(__doc__, rounds=5)
-    parser.add_argument("--peers", type=Path, default=FOLDER, help="folder of the peers' virtual environment")
+    add_peers(parser)
     arguments = parser.parse_args()
     python = peers_python(arguments.peers)
     print(described())

@@ -14,6 +14,11 @@ ALONE = ("denoising-diffusion-pytorch==2.3.4", "diffwave==0.1.7")
 """Installed without what else they depend on: their networks do not need it, and with it come several GB."""
 
 
+def add_peers(parser: argparse.ArgumentParser) -> None:
+    """`--peers`, of the topics that measure against them."""
+    parser.add_argument("--peers", type=Path, default=FOLDER, help="folder of the peers' virtual environment")
+
+
 def peers_python(folder: Path = FOLDER) -> Path:
     """The interpreter of the environment in this folder, which is made where it is not there yet."""
     python = folder / "bin" / "python"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from machine import described, limits
-from peers import FOLDER, peers_python
+from peers import add_peers, peers_python
 from tables import compare, options, show, spread
 from workers import Worker, in_turns
 
@@ -109,7 +109,7 @@ def measure(name: str, precision: str, python: Path, rounds: int) -> Measured:
 
 def main() -> None:
     parser = options(__doc__, rounds=7)
-    parser.add_argument("--peers", type=Path, default=FOLDER, help="folder of the peers' virtual environment")
+    add_peers(parser)
     arguments = parser.parse_args()
     python = peers_python(arguments.peers)
     print(described())
