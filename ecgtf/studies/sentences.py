@@ -90,8 +90,10 @@ class _Questions:
             share = f" with {words.percent(each.first.fraction)} of the real records" if self.study == "transfer" else ""
             lead = each.difference
             interval = f"{words.with_interval(lead, words.signed)}, Holm p {_equals(lead.holm)}"
-            sure = "is beyond chance" if lead.significant else "is not beyond what chance gives"
-            sure = sure if lead.seeds > 1 else "is of one seed, so no claim"
+            if lead.significant:
+                sure = "is beyond chance"
+            else:
+                sure = "is not beyond what chance gives" if lead.seeds > 1 else "is of one seed, so no claim"
             yield f"On {each.test_on}{share}, {first} is best and {second} next; the lead of {interval} {sure}."
 
     def rivals(self) -> Iterator[str]:
