@@ -20,6 +20,9 @@ def simulate(
     rate: Annotated[float, typer.Option(help="Samples per second.")] = 500,
     seconds: Annotated[float, typer.Option(help="Length of a record.")] = 10.0,
     rhythms: Annotated[str | None, typer.Option(help="Rhythms that take turns, such as SR,AFIB. [default: all seven]")] = None,
+    abnormal: Annotated[
+        float, typer.Option(help="How many times as often as in real collections the waves are not normal, 0 to 5.")
+    ] = 1.0,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes. [default: one a processor]")] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -31,7 +34,8 @@ def simulate(
     from ecgtf.progress import Progress
 
     chosen = None if rhythms is None else rhythms.split(",")
-    options = {"seed": seed, "rate": rate, "seconds": seconds, "rhythms": chosen, "overwrite": overwrite, "workers": workers}
+    options = {"seed": seed, "rate": rate, "seconds": seconds, "rhythms": chosen, "abnormal": abnormal}
+    options |= {"overwrite": overwrite, "workers": workers}
     with Progress("simulating", records, "records", quiet) as progress:
         simulate_collection(out, records, progress=lambda done, total: progress.update(done), **options)
     say(f"wrote {records} records to {out}; next: ecgtf prepare wfdb {out}", quiet)

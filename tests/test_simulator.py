@@ -65,7 +65,7 @@ def test_shape_units_and_lead_relations(rhythm, rate):
         assert np.isfinite(signal).all()
         assert np.abs(signal).max() < 8
         assert (np.ptp(signal, axis=0)[INDEPENDENT] > 0.1).all()
-        assert record.codes == (RHYTHMS[rhythm],)
+        assert record.codes[0] == RHYTHMS[rhythm]
         assert record.sex in ("male", "female")
         assert 18 <= record.age <= 95
 
@@ -149,6 +149,68 @@ def test_sinus_beats_look_as_a_healthy_ecg_does():
     assert s["V1"] < -0.5
     assert 0.4 < r["II"] < 1.5
     assert 0.7 < r["V5"] < 2.0
+
+
+@pytest.fixture(scope="module")
+def beats_by_finding() -> dict[str, np.ndarray]:
+    """Mean beats `(records, time, 12)` at 250 Hz, from the PR segment, of hearts with one finding or none; R is at sample 75."""
+    beats: dict[str, list[np.ndarray]] = {}
+    for record in simulate_records(500, seed=0, rate=250, rhythms=["SR"], abnormal=3):
+        if len(record.codes) == 2:
+            beat = mean_beat(record.signal, 250, 0.3, 0.45)
+            beats.setdefault(record.codes[1], []).append(beat - np.median(beat[55:62], axis=0))
+    return {finding: np.array(some) for finding, some in beats.items()}
+
+
+def in_lead(beats: np.ndarray, name: str) -> np.ndarray:
+    return beats[:, :, LEADS.index(name)]
+
+
+QRS, LATE, ST, T = slice(62, 100), slice(82, 94), slice(100, 106), slice(130, None)
+SIGNS = {  # textbook signs: a measure of each beat, and the range of its median
+    "CRBBB": [(lambda beats: in_lead(beats, "V1")[:, LATE].max(axis=1), 0.3, 2.0)],  # r'
+    "CLBBB": [
+        (lambda beats: in_lead(beats, "V6")[:, LATE].max(axis=1), 0.5, 3.0),
+        (lambda beats: in_lead(beats, "V5")[:, T].min(axis=1), -1.0, -0.15),  # T away from QRS
+    ],
+    "ASMI": [(lambda beats: in_lead(beats, "V2")[:, QRS].max(axis=1), 0.0, 0.2)],  # no r
+    "IMI": [(lambda beats: in_lead(beats, "aVF")[:, 60:76].min(axis=1), -1.5, -0.15)],  # Q
+    "LVH": [
+        (lambda beats: in_lead(beats, "V5")[:, QRS].max(axis=1) - in_lead(beats, "V1")[:, QRS].min(axis=1), 2.9, 6.0)
+    ],  # Sokolow
+    "LVOLT": [(lambda beats: np.ptp(in_lead(beats, "II")[:, QRS], axis=1), 0.2, 0.7)],
+    "LAFB": [(lambda beats: in_lead(beats, "aVF")[:, QRS].sum(axis=1) / in_lead(beats, "I")[:, QRS].sum(axis=1), -10.0, -0.5)],
+    "LPFB": [(lambda beats: in_lead(beats, "I")[:, QRS].sum(axis=1) / in_lead(beats, "aVF")[:, QRS].sum(axis=1), -1.0, 0.15)],
+    "NDT": [(lambda beats: in_lead(beats, "V5")[:, T].max(axis=1), -0.5, 0.15)],
+    "NST_": [(lambda beats: in_lead(beats, "V5")[:, ST].mean(axis=1), -0.3, -0.04)],
+}
+
+
+@pytest.mark.parametrize("finding", SIGNS)
+def test_a_finding_has_its_sign_and_normal_hearts_do_not(beats_by_finding, finding):
+    for measure, low, high in SIGNS[finding]:
+        assert low < np.median(measure(beats_by_finding[finding])) < high
+        assert not low < np.median(measure(beats_by_finding["NORM"])) < high
+
+
+def test_findings_are_statements_of_superclass_and_normal_is_a_sinus_rhythm_without_any():
+    task = get_task("superclass")
+    for record in simulate_records(350, seed=1, rate=100, seconds=1, abnormal=2):
+        rhythm, *findings = record.codes
+        assert set(findings) <= {"NORM", "LVOLT", *task.codes}  # low voltage is a statement of form
+        assert len(findings) == len(set(findings))
+        assert findings or rhythm in (RHYTHMS["AFIB"], RHYTHMS["AFLT"], RHYTHMS["SVT"])
+        assert "NORM" not in findings or findings == ["NORM"]
+
+
+def test_what_is_not_normal_comes_as_often_as_asked():
+    def share(abnormal):
+        records = list(simulate_records(1500, seed=2, rate=100, seconds=1, rhythms=["SR"], abnormal=abnormal))
+        return np.mean(["CRBBB" in record.codes or "LAFB" in record.codes for record in records])
+
+    assert share(0) == 0
+    assert 0.08 < share(1) < 0.14  # 4 % and 7 %
+    assert 0.27 < share(3) < 0.35  # 12 % and 21 %
 
 
 def test_qrs_is_narrow():
@@ -240,6 +302,8 @@ def test_classes_take_turns_and_are_those_of_the_task():
         ({"n": -1}, "received -1"),
         ({"rate": 10}, "50 to 5000 Hz, received 10 Hz"),
         ({"seconds": 0}, "1 to 3600 s, received 0 s"),
+        ({"abnormal": 6}, "a number of times, from 0 to 5, received 6"),
+        ({"abnormal": -1}, "received -1"),
     ],
 )
 def test_what_cannot_be_simulated_is_refused_at_once(arguments, message):
@@ -263,7 +327,7 @@ def test_collection_on_disk_holds_the_simulated_records(tmp_path):
         np.testing.assert_allclose(signal, record.signal, atol=1e-6)
         assert np.abs(signal[:, 1] - signal[:, 0] - signal[:, 2]).max() < 1e-6
         sex = "Female" if record.sex == "female" else "Male"
-        assert read_header(path).comments == (f"Age: {record.age:.0f}", f"Sex: {sex}", f"Dx: {record.codes[0]}")
+        assert read_header(path).comments == (f"Age: {record.age:.0f}", f"Sex: {sex}", f"Dx: {','.join(record.codes)}")
     assert json.loads((out / "simulation.json").read_text())["seed"] == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sim"]
 

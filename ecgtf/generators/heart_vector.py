@@ -92,15 +92,20 @@ class Heart:
     """`(3, 8)`: I, II, V1 ... V6 from the vector of the ventricles."""
     atrial_field: np.ndarray
     """The same from the vector of the atria."""
+    findings: tuple[str, ...]
+    """PTB-XL's statements of what is not normal, such as CRBBB; none for a healthy heart."""
 
 
-def draw_heart(rng: np.random.Generator, age: float, female: bool) -> Heart:
+def draw_heart(rng: np.random.Generator, age: float, female: bool, abnormal: float = 1.0) -> Heart:
     """A heart and torso: mostly healthy, with the axis, amplitudes and intervals of that age and sex.
 
     About a third have something of what fills real collections: left or right axis, low voltage, a thick left ventricle with or
-    without strain, a blocked bundle branch, old infarcts, early repolarisation, flat or inverted T, a depressed ST segment.
+    without strain, a blocked bundle branch, old infarcts, early repolarisation, flat or inverted T, a depressed ST segment. With
+    `abnormal`, each of these comes so many times as often.
     """
-    variant = rng.random(6)  # one number for each choice below, drawn always, so that no choice shifts the others
+    findings = []
+    # one number for each choice below, drawn always, so that no choice shifts the others
+    variant = rng.random(6) / abnormal if abnormal else np.ones(6)
     duration = np.exp(rng.normal(0.0 if female else 0.05, 0.09))
     gain = np.exp(rng.normal(0.0, 0.24)) * (0.95 if female else 1.05) * (1.08 - 0.0013 * age)
     frontal, horizontal = rng.normal((50 - age) * 0.20, 12.0), rng.normal(0.0, 15.0)
@@ -115,10 +120,12 @@ def draw_heart(rng: np.random.Generator, age: float, female: bool) -> Heart:
     if variant[0] < 0.04:
         components, qt, duration = _RIGHT_BUNDLE_BLOCK, qt + 0.03, 1.0 + 0.5 * (duration - 1.0)
         t_vector += np.array([0.05, 0.02, 0.24])  # T points away from the late forces
+        findings.append("CRBBB")
     elif variant[0] < 0.06:
         components, qt, duration = _LEFT_BUNDLE_BLOCK, qt + 0.05, 1.0 + 0.5 * (duration - 1.0)
         t_vector = gain * np.array([-0.22, -0.02, -0.38])
         st_vector = 0.35 * t_vector
+        findings.append("CLBBB")
     table = np.array(components)
     centre, width, vector = table[:, 0] * duration, table[:, 1] * duration, table[:, 2:].copy()
     if variant[0] >= 0.06:
@@ -128,28 +135,38 @@ def draw_heart(rng: np.random.Generator, age: float, female: bool) -> Heart:
             vector[0] *= 0.3
             vector[1, 2] += 0.45
             t_vector *= (0.3, 0.9, -0.4)
+            findings.append("ASMI")
         elif variant[1] < 0.07:  # old inferior infarct: the vector starts upwards
             vector[0, 1] -= 0.32
             vector[1, 1] -= 0.25
             t_vector[1] = -0.06
+            findings.append("IMI")
     if variant[2] < 0.05:
         gain *= 0.5
+        findings.append("LVOLT")
     elif variant[2] < 0.12:  # left ventricular hypertrophy
         gain *= 1.5
         frontal -= 10
+        findings.append("LVH")
         if variant[2] < 0.075:  # with strain
             t_vector = np.array([-0.20, -0.05, -0.32]) * t_gain
             st_vector = np.array([-0.07, -0.03, -0.06])
+            findings.append("NST_")
     if variant[3] < 0.07:
         frontal = rng.normal(-70, 10)  # from a healthy +31 degrees in space to a left axis
+        findings.append("LAFB")
     elif variant[3] < 0.09:
         frontal = rng.normal(50, 10)
+        findings.append("LPFB")
     if variant[4] < 0.05:
         t_vector *= 0.3
+        findings.append("NDT")
     elif variant[4] < 0.07:
         t_vector *= (-0.5, 0.3, 1.0)
+        findings.append("NDT")
     elif variant[4] < 0.10:
         st_vector -= (0.09, 0.06, 0.0)
+        findings.append("NST_")
     elif variant[4] < 0.18 and age < 55 and not female:  # early repolarisation
         st_vector += np.array([0.08, 0.03, -0.07])
         t_vector *= 1.35
@@ -174,7 +191,7 @@ def draw_heart(rng: np.random.Generator, age: float, female: bool) -> Heart:
     pr = float(np.clip(rng.normal(0.156 + 0.0003 * (age - 50), 0.020), 0.118, 0.225))
     torso = np.exp(rng.normal(0, 0.09, (8, 1))) * _LEAD_FIELD + rng.normal(0, 0.045, (8, 3))
     field, atrial_field = (torso * proximity[:, None] for proximity in (_PROXIMITY, _ATRIAL_PROXIMITY))
-    return Heart(p, qrs, t, pr, float(np.clip(qt, 0.36, 0.50)), field.T, atrial_field.T)
+    return Heart(p, qrs, t, pr, float(np.clip(qt, 0.36, 0.50)), field.T, atrial_field.T, tuple(dict.fromkeys(findings)))
 
 
 def ventricular_vector(heart: Heart, time: np.ndarray, beats: np.ndarray, qt: np.ndarray, gain: np.ndarray) -> np.ndarray:

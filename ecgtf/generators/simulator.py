@@ -1,4 +1,4 @@
-"""The knowledge-driven simulator: 12-lead ECGs of seven rhythms without any training data.
+"""The knowledge-driven simulator: 12-lead ECGs of seven rhythms, and of common changes of the waves, without any training data.
 
 A rhythm says when the atria and ventricles are active (`rhythms`), a heart turns that into a moving vector and its eight leads
 (`heart_vector`), electrodes add noise (`electrode_noise`); the other four limb leads follow exactly from I and II.
@@ -35,13 +35,17 @@ RHYTHMS = {
 SETTINGS_FILE = "simulation.json"
 """Lies in a finished collection and says how it was made."""
 
+_SINUS = ("SR", "SB", "ST", "SA")
+_MOST_ABNORMAL = 5.0  # then the most frequent change, one in five persons, is in all
 _AGES = {"AFIB": (72, 10), "AFLT": (68, 11), "SVT": (48, 17), "SA": (42, 17), "ST": (56, 19)}  # mean and SD; the others: 58, 17
 _RESOLUTION = 0.002  # mV; even microvolts, so that the leads' relations survive storage in whole microvolts
 _FOLDER_RECORDS = 1000
 _BLOCK_RECORDS = 250  # one job of a worker process
 
 
-def simulate_record(rhythm: str, *, rng: np.random.Generator, seconds: float = 10.0, rate: float = 500.0) -> Record:
+def simulate_record(
+    rhythm: str, *, rng: np.random.Generator, seconds: float = 10.0, rate: float = 500.0, abnormal: float = 1.0
+) -> Record:
     """One ECG of the class `rhythm`, one of `RHYTHMS`.
 
     Person, heart and rhythm are drawn before the noise: the same `rng` state gives the same heart beats at every `rate`.
@@ -51,17 +55,19 @@ def simulate_record(rhythm: str, *, rng: np.random.Generator, seconds: float = 1
         rng: the only source of chance.
         seconds: length of the record.
         rate: samples per second.
+        abnormal: how many times as often as in real collections a heart is not normal, 0 to 5 (see `draw_heart`).
 
     Returns:
-        A record with `signal` `(time, 12)`, its rhythm's SNOMED CT code, age and sex. Steps are 2 microvolts.
+        A record with `signal` `(time, 12)`, age, sex and codes: its rhythm in SNOMED CT, then PTB-XL's statements of what is not normal
+        in its waves, or NORM where nothing is and the rhythm is the sinus node's. Steps are 2 microvolts.
 
     Raises:
-        ValueError: for an unknown rhythm, less than 1 s, or a rate below 50 Hz.
+        ValueError: for an unknown rhythm, less than 1 s, a rate below 50 Hz, or `abnormal` out of range.
     """
-    _check(seconds, rate, [rhythm])
+    _check(seconds, rate, [rhythm], abnormal)
     mean, spread = _AGES.get(rhythm, (58, 17))
     age, female = float(np.clip(np.round(rng.normal(mean, spread)), 18, 95)), bool(rng.random() < 0.5)
-    heart, timing = draw_heart(rng, age, female), draw_rhythm(rhythm, rng, seconds, age)
+    heart, timing = draw_heart(rng, age, female, abnormal), draw_rhythm(rhythm, rng, seconds, age)
     variation, body = rng.normal(size=len(timing.beats)), rng.normal(size=4)
 
     time = np.arange(round(seconds * rate)) / rate
@@ -72,7 +78,7 @@ def simulate_record(rhythm: str, *, rng: np.random.Generator, seconds: float = 1
     leads = np.round(leads / _RESOLUTION) * _RESOLUTION
     return Record(
         id=f"simulated/{rhythm}",
-        codes=(RHYTHMS[rhythm],),
+        codes=(RHYTHMS[rhythm], *(heart.findings or (["NORM"] if rhythm in _SINUS else []))),
         signal=derive_leads(leads).astype(np.float32),
         sampling_rate=float(rate),
         age=age,
@@ -81,9 +87,16 @@ def simulate_record(rhythm: str, *, rng: np.random.Generator, seconds: float = 1
 
 
 def simulate_records(
-    n: int, *, seed: int, rate: float = 500.0, seconds: float = 10.0, rhythms: Sequence[str] | None = None, start: int = 0
+    n: int,
+    *,
+    seed: int,
+    rate: float = 500.0,
+    seconds: float = 10.0,
+    rhythms: Sequence[str] | None = None,
+    abnormal: float = 1.0,
+    start: int = 0,
 ) -> Iterator[Record]:
-    """Records `start` to `start + n - 1` of the endless collection of this seed; record i depends on the seed and i alone.
+    """Records `start` to `start + n - 1` of the endless collection of this seed; record i depends on the seed, `abnormal` and i alone.
 
     Rhythms take turns, so the classes are balanced; one that stands twice in `rhythms` comes twice as often.
 
@@ -91,10 +104,10 @@ def simulate_records(
         ValueError: for a negative number or seed, or as `simulate_record` does.
     """
     rhythms = list(RHYTHMS) if rhythms is None else list(rhythms)
-    _check(seconds, rate, rhythms)
+    _check(seconds, rate, rhythms, abnormal)
     if n < 0 or seed < 0:
         raise ValueError(f"expected a number of records and a seed of 0 or more, received {n} and {seed}")
-    return _records(range(start, start + n), seed, rate, seconds, rhythms)
+    return _records(range(start, start + n), seed, rate, seconds, rhythms, abnormal)
 
 
 def simulate_collection(
@@ -105,13 +118,14 @@ def simulate_collection(
     rate: float = 500.0,
     seconds: float = 10.0,
     rhythms: Sequence[str] | None = None,
+    abnormal: float = 1.0,
     overwrite: bool = False,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Writes `simulate_records(n, seed=seed, ...)` as WFDB records `out/000/S000000` and so on, 1000 to a folder.
 
-    Header comments give age, sex and rhythm (`#Age: 63`, `#Sex: Female`, `#Dx: 426783006`). The collection appears under its
+    Header comments give age, sex and codes (`#Age: 63`, `#Sex: Female`, `#Dx: 426783006,NORM`). The collection appears under its
     name when it is whole; the same arguments give the same bytes.
 
     Args:
@@ -121,6 +135,7 @@ def simulate_collection(
         rate: samples per second.
         seconds: length of each record.
         rhythms: classes to draw in turn; all seven by default.
+        abnormal: how many times as often as in real collections a heart is not normal, 0 to 5.
         overwrite: replace the simulated collection that is there.
         workers: processes; by default as many as there are processors, and one alone for a small collection.
         progress: is called with the records written so far and `n`.
@@ -134,7 +149,7 @@ def simulate_collection(
     """
     out = Path(out)
     rhythms = list(RHYTHMS) if rhythms is None else list(rhythms)
-    simulate_records(0, seed=seed, rate=rate, seconds=seconds, rhythms=rhythms)  # checks the arguments
+    simulate_records(0, seed=seed, rate=rate, seconds=seconds, rhythms=rhythms, abnormal=abnormal)  # checks the arguments
     if n < 1:
         raise ValueError(f"expected at least one record to simulate, received {n}")
     if out.exists():
@@ -142,14 +157,15 @@ def simulate_collection(
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     parts = [range(first, min(first + _BLOCK_RECORDS, n)) for first in range(0, n, _BLOCK_RECORDS)]
-    blocks = [(unfinished, part, seed, rate, seconds, rhythms) for part in parts]
+    blocks = [(unfinished, part, seed, rate, seconds, rhythms, abnormal) for part in parts]
     try:
         done = 0
         for written in run_jobs(_write_block, blocks, workers):
             done += written
             if progress is not None:
                 progress(done, n)
-        settings = {"records": n, "seed": seed, "rate": rate, "seconds": seconds, "rhythms": rhythms, "leads": LEADS}
+        settings = {"records": n, "seed": seed, "rate": rate, "seconds": seconds, "rhythms": rhythms, "abnormal": abnormal}
+        settings["leads"] = LEADS
         (unfinished / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         if out.exists():
             shutil.rmtree(out)
@@ -159,7 +175,7 @@ def simulate_collection(
     return out
 
 
-def _check(seconds: float, rate: float, rhythms: Sequence[str]) -> None:
+def _check(seconds: float, rate: float, rhythms: Sequence[str], abnormal: float) -> None:
     unknown = [rhythm for rhythm in rhythms if rhythm not in RHYTHMS]
     if unknown or not rhythms:
         raise ValueError(f"unknown rhythm {', '.join(map(repr, unknown)) or '(none)'}; choose from {', '.join(RHYTHMS)}")
@@ -167,12 +183,16 @@ def _check(seconds: float, rate: float, rhythms: Sequence[str]) -> None:
         raise ValueError(f"expected records of 1 to 3600 s, received {seconds:g} s")
     if not 50 <= rate <= 5000:
         raise ValueError(f"expected a sampling rate of 50 to 5000 Hz, received {rate:g} Hz")
+    if not 0 <= abnormal <= _MOST_ABNORMAL:
+        raise ValueError(f"expected abnormal, a number of times, from 0 to {_MOST_ABNORMAL:g}, received {abnormal:g}")
 
 
-def _records(indices: range, seed: int, rate: float, seconds: float, rhythms: Sequence[str]) -> Iterator[Record]:
+def _records(
+    indices: range, seed: int, rate: float, seconds: float, rhythms: Sequence[str], abnormal: float
+) -> Iterator[Record]:
     for index in indices:
         rng = np.random.default_rng([seed, index])
-        record = simulate_record(rhythms[index % len(rhythms)], rng=rng, seconds=seconds, rate=rate)
+        record = simulate_record(rhythms[index % len(rhythms)], rng=rng, seconds=seconds, rate=rate, abnormal=abnormal)
         record.id = f"simulated/{index // _FOLDER_RECORDS:03d}/S{index:06d}"
         yield record
 
@@ -224,10 +244,10 @@ def _check_replaceable(out: Path, overwrite: bool) -> None:
         raise ValueError(f"{out} holds a simulated collection already; use --overwrite to replace it, or name another folder")
 
 
-def _write_block(block: tuple[Path, range, int, float, float, Sequence[str]]) -> int:
+def _write_block(block: tuple[Path, range, int, float, float, Sequence[str], float]) -> int:
     """Writes some records of a collection, in a worker process or in this one."""
-    folder, indices, seed, rate, seconds, rhythms = block
-    for record in _records(indices, seed, rate, seconds, rhythms):
+    folder, indices, *settings = block
+    for record in _records(indices, *settings):
         _, part, name = record.id.split("/")
         comments = (f"Age: {record.age:.0f}", f"Sex: {record.sex.capitalize()}", f"Dx: {','.join(record.codes)}")
         write_record(folder / part, name, record.signal, record.leads, record.sampling_rate, comments)
