@@ -36,7 +36,7 @@ SETTINGS_FILE = "simulation.json"
 """Lies in a finished collection and says how it was made."""
 
 _SINUS = ("SR", "SB", "ST", "SA")
-_MOST_ABNORMAL = 5.0  # then the most frequent change, one in five persons, is in all
+_MOST_ABNORMAL = 5.0  # beyond it, there would be more early repolarisations than hearts
 _AGES = {"AFIB": (72, 10), "AFLT": (68, 11), "SVT": (48, 17), "SA": (42, 17), "ST": (56, 19)}  # mean and SD; the others: 58, 17
 _RESOLUTION = 0.002  # mV; even microvolts, so that the leads' relations survive storage in whole microvolts
 _FOLDER_RECORDS = 1000
