@@ -348,7 +348,9 @@ def test_a_task_that_does_not_fit_is_refused(chain, monkeypatch, tmp_path):
     assert "rhythm4, rhythm7" in refused("info", chain[0] / "data/simulated", "--task", "rhythm5")
     simulated = ["--data", chain[0] / "data/simulated"]
     Path("valves.csv").write_text("code,class\nAS,stenosis\nMR,regurgitation\n")
-    assert "no training record has a class of task valves" in refused("train-generator", "vqvae", *simulated, "--task", "valves.csv")
+    assert "no training record has a class of task valves" in refused(
+        "train-generator", "vqvae", *simulated, "--task", "valves.csv"
+    )
     assert call("prepare", "--limit", 10, "--out", "data/few", "--quiet")[0] == 0
     call("simulate", "sr", "--records", 12, "--rhythms", "SR,AFIB", "--quiet")
     assert call("prepare", "wfdb", "sr", "--out", "data/two", "--quiet")[0] == 0
