@@ -21,11 +21,13 @@ RHYTHM_CODES = {  # rhythm7 class: SNOMED CT code, beats per minute
 }
 
 
+LONG = ("test_study_runs.py", "test_training_runs.py", "test_cli.py", "test_closeness_evaluate.py")
+"""Files of tests that take minutes, the longest first."""
+
+
 def pytest_collection_modifyitems(items):
-    """With `--dist loadgroup` the tests of a file share a worker, and so its fixtures, but for those that name a group."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+    """The files that take long come first: a worker has whole files (`--dist loadfile`), and none is left alone with one at the end."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 def toy_signal(rate_bpm: float, irregular: float, rng: np.random.Generator) -> np.ndarray:

@@ -39,9 +39,6 @@ def asked_for(kind: str) -> dict:
     )
 
 
-KINDS = [pytest.param(kind, marks=pytest.mark.xdist_group(kind)) for kind in SMALLEST]
-
-
 @pytest.fixture(scope="module")
 def whole(small_dataset, tmp_path_factory):
     """Finished runs of each generator, uninterrupted; each is trained when it is first asked for."""
@@ -55,7 +52,7 @@ def whole(small_dataset, tmp_path_factory):
     return Runs()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SMALLEST)
 def test_a_finished_run_tells_what_it_was(whole, kind):
     run = whole[kind]
     assert run.finished
@@ -83,7 +80,6 @@ def shown(run: Run) -> dict[tuple[str, str], set[str]]:
 PACE = {"loss", "val_loss", "gradient_norm", "learning_rate", "samples_per_second"}
 
 
-@pytest.mark.xdist_group("vqvae")
 def test_tensorboard_shows_losses_pace_codebooks_and_pictures(whole):
     tags = shown(whole["vqvae"])
     assert tags["tokenizer", "scalars"] >= PACE | {"perplexity_low", "perplexity_high", "commitment"}
@@ -92,7 +88,6 @@ def test_tensorboard_shows_losses_pace_codebooks_and_pictures(whole):
     assert tags["prior", "images"] == tags["enhancer", "images"] == {"samples"}
 
 
-@pytest.mark.xdist_group("diffwave")
 def test_tensorboard_shows_noise_levels_and_figures_of_samples(whole):
     tags = shown(whole["diffwave"])
     samples = {"sample_frechet", "sample_heart_rate", "sample_rmssd", "heart_rate_SR"}
@@ -100,7 +95,6 @@ def test_tensorboard_shows_noise_levels_and_figures_of_samples(whole):
     assert tags["denoiser", "images"] == {"samples"}
 
 
-@pytest.mark.xdist_group("timediffusion")
 def test_without_validation_records_the_last_weights_are_kept(tmp_path, make_dataset):
     asked = asked_for("timediffusion") | {"steps": (9,)}
     run = train_generator(data=make_dataset("alone", {"train": 2}), out=tmp_path / "run", **asked)
@@ -110,14 +104,13 @@ def test_without_validation_records_the_last_weights_are_kept(tmp_path, make_dat
         assert "val_loss" not in next(csv.DictReader(file))
 
 
-@pytest.mark.xdist_group("timediffusion")
 def test_a_second_run_of_one_seed_has_the_same_weights(tmp_path, small_dataset, whole):
     again = train_generator(data=small_dataset, out=tmp_path / "again", **asked_for("timediffusion"))
     for one, other in zip(whole["timediffusion"].load_model().get_weights(), again.load_model().get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SMALLEST)
 @pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM"])
 def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path, small_dataset, whole, end, kind):
     """kill -9, or the SIGTERM of a scheduler, in the middle of a stage, then --resume."""
@@ -137,7 +130,6 @@ def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path, 
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.xdist_group("diffwave")
 def test_records_are_drawn_for_an_age_a_sex_and_a_heart_rate(tmp_path, small_dataset, whole):
     told = whole["diffwave"].folder
     few = {"per_class": 1, "sampler_steps": 2, "quiet": True}
@@ -159,14 +151,13 @@ def test_records_are_drawn_for_an_age_a_sex_and_a_heart_rate(tmp_path, small_dat
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.xdist_group("timediffusion")
 def test_conditions_that_a_generator_does_not_know_are_refused(tmp_path, whole):
     with pytest.raises(ValueError, match=r"expected conditions among \(none\), received age"):
         generate(whole["timediffusion"].folder, tmp_path / "untold", age=71.0, per_class=1, sampler_steps=2, quiet=True)
     assert not (tmp_path / "untold").exists()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SMALLEST)
 def test_a_run_draws_the_same_in_a_process_that_knows_nothing_of_its_training(tmp_path, whole, kind):
     code = (
         "import sys, numpy, ecgtf; run = ecgtf.load_run(sys.argv[2]); "
