@@ -103,10 +103,11 @@ class Maker:
 def realistic_strength(cell, test_on):
     """Standard deviations between classes as a study may give them."""
     strength = 2.2 if cell.classifier == "feature_forest" else 2.0
-    strength += 0.35 * np.log10(cell.fraction)
+    share = max(cell.fraction, 0.01)
+    strength += 0.35 * np.log10(share)
     if cell.classifier != "feature_forest" and cell.source != "none":
         strength += {"simulator": 0.0, "vqvae": 0.06, "diff_wave": -0.05, "other": 0.25}.get(cell.source, 0.1)
-        strength += -0.25 * np.log10(cell.fraction) * (1 if cell.seen == 1 else 0.6)
+        strength += -0.25 * np.log10(share) * (1 if cell.seen == 1 else 0.6)
     strength += {"classical": 0.05, "balanced": 0.1 * (cell.fraction < 0.5)}.get(cell.recipe, 0.0)
     return strength - (0.4 if test_on != cell.collection and "+" not in cell.collection + test_on else 0.0)
 

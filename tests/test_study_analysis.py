@@ -104,6 +104,8 @@ def test_the_same_predictions_differ_by_nothing(tmp_path):
     Maker(tmp_path, config, own=0.0).write(cells, lambda cell, test_on: 1.5)
     found = analysed(tmp_path, cells, config).compare([(ADDED, REAL, "A")])[0].difference
     assert (found.value, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
+    ratio = analysed(tmp_path, cells, config).ratio(ADDED, REAL, "A")
+    assert (ratio.value, ratio.low, ratio.high) == (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("by_seed", [0.0, 0.3])

@@ -66,6 +66,24 @@ seen = ["all", "same"]
     assert len({cell.name for cell in cells}) == len(cells)
 
 
+def test_without_real_records_only_what_has_another_source_is_trained(tmp_path):
+    grid = """[[transfer.grid]]
+recipes = ["plain"]
+classifiers = ["resnet1d", "feature_forest"]
+sources = ["none", "other", "simulator", "simulator>vqvae"]
+collections = ["A"]
+fractions = [0]
+seen = ["all", "same"]
+"""
+    cells = transfer_cells(config(tmp_path, grid))
+    assert {(cell.source, cell.fraction, cell.seen) for cell in cells} == {
+        ("B", 0.0, 1.0),
+        ("simulator", 0.0, 1.0),
+        ("simulator>vqvae", 0.0, 1.0),
+    }
+    assert {cell.classifier for cell in cells} == {"resnet1d"}
+
+
 def test_parts_share_the_cells_and_keep_a_fold_of_a_collection_together(tmp_path):
     grid = '[[augmentation.grid]]\nrecipes = ["plain"]\nsources = ["vqvae"]\nratios = [0, 1]\nseeds = 3\n'
     cells = augmentation_cells(config(tmp_path, grid))
@@ -85,7 +103,16 @@ def test_parts_share_the_cells_and_keep_a_fold_of_a_collection_together(tmp_path
         ('[[transfer.grid]]\nrecipes = ["plan"]', "unknown recipe 'plan'; expected one of plain, balanced"),
         ('[[transfer.grid]]\nrecipes = ["plain"]\nsources = ["gan"]', "unknown source 'gan'"),
         ('[[transfer.grid]]\nrecipes = ["plain"]\nsources = ["simulator>gan"]', "unknown source 'gan'"),
-        ('[[transfer.grid]]\nrecipes = ["plain"]\nfractions = [0]', "fractions above 0"),
+        ('[[transfer.grid]]\nrecipes = ["plain"]\nfractions = [-0.1]', "fractions from 0 to 1"),
+        (
+            '[recipes.choosy]\nkeep = 0.5\n[[transfer.grid]]\nrecipes = ["choosy"]\nsources = ["vqvae"]\nfractions = [0]',
+            "'choosy' keeps what a classifier of the real records finds probable",
+        ),
+        (
+            '[sources.rhythms]\ndata = ["r"]\ntask = "rhythm7"\n[[transfer.grid]]\nrecipes = ["plain"]\n'
+            'sources = ["rhythms"]\nfractions = [0, 1]',
+            "'rhythms' ends with labels of rhythm7, the study has rhythm4",
+        ),
         ('[[transfer.grid]]\nrecipes = ["plain"]\nseen = ["some"]', "unknown seen 'some'"),
         ('[[transfer.grid]]\nrecipe = ["plain"]', "unknown setting 'recipe' in transfer.grid"),
         ('[[augmentation.grid]]\nrecipes = ["plain"]\nclassifiers = ["svm"]', "unknown classifier 'svm'"),

@@ -28,11 +28,11 @@ SMALL = {
         Grid(classifiers=("feature_forest",)),
     ),
     "transfer": (
-        Grid(recipes=("plain", "balanced"), sources=("none", "simulator", "other"), fractions=(0.2, 1.0), seeds=2),
+        Grid(recipes=("plain", "balanced"), sources=("none", "simulator", "other"), fractions=(0, 0.2, 1.0), seeds=2),
         Grid(
             recipes=("plain", "balanced"),
             sources=("vqvae", "simulator>diff_wave"),
-            fractions=(0.2, 1.0),
+            fractions=(0, 0.2, 1.0),
             seen=("all", "same"),
             seeds=2,
         ),
@@ -81,7 +81,7 @@ def test_everything_is_written(report):
     names = {path.stem for path in (folder / "tables").glob("*.csv")}
     each = {"augmentation": ("own", "classes"), "transfer": ("curves", "plain", "tuned", "classes")}[study]
     expected = {f"{kind}-{collection}" for kind in each for collection in ("A", "B", "A+B")} | {"cross", "rivals", "recipes"}
-    assert names == expected | ({"full"} if study == "transfer" else set())
+    assert names == expected | ({"full", "alone"} if study == "transfer" else set())
     for ending in ("md", "tex"):
         assert {path.stem for path in (folder / "tables").glob(f"*.{ending}")} == names
     pictures = {path.name for path in (folder / "figures").iterdir()}
@@ -138,7 +138,7 @@ def test_tables_have_as_many_cells_in_every_row(report):
 def test_every_question_has_an_answer(report):
     folder, study, *_ = report
     answers = {one["question"]: one["sentences"] for one in json.loads((folder / "summary.json").read_text())["answers"]}
-    assert len(answers) == {"augmentation": 8, "transfer": 7}[study]
+    assert len(answers) == {"augmentation": 8, "transfer": 8}[study]
     for sentences in answers.values():
         assert all(re.match(r"[A-Z].*\.$", sentence) and "  " not in sentence for sentence in sentences)
     assert any("2411.18456" in sentence for sentence in answers["How does this stand to the paper?"])
@@ -153,6 +153,25 @@ def test_what_a_generator_saw_is_in_every_row(report):
         assert {row["generator saw"] for row in rows if row["source"] in ("scratch", "simulator", "A (real)")} == {""}
         assert all((float(row["difference"]) > -0.01) == (row["above -0.01"] == "yes") for row in rows)
         assert all((float(row["difference low"]) > -0.01) == (row["non-inferior"] == "yes") for row in rows)
+
+
+def test_training_on_synthetic_records_alone_stands_beside_training_on_all_real_ones(report):
+    folder, study, *_ = report
+    if study == "transfer":
+        alone = list(csv.DictReader(io.StringIO((folder / "tables" / "alone.csv").read_text())))
+        assert {row["real records"] for row in alone} == {"0 %"}
+        assert {row["source"] for row in alone if row["collection"] == "A"} == {
+            "simulator",
+            "B (real)",
+            "vqvae",
+            "simulator>diff_wave",
+        }
+        for row in alone:
+            share = float(row["TSTR macro-AUROC"]) / float(row["TRTR macro-AUROC"])
+            assert float(row["TSTR over TRTR"]) == pytest.approx(share, rel=1e-4)
+            assert float(row["TSTR over TRTR low"]) < share < float(row["TSTR over TRTR high"])
+        compared = list(csv.DictReader(io.StringIO((folder / "tables" / "tuned-A.csv").read_text())))
+        assert {row["real records"] for row in compared} == {"20 %", "100 %"}  # from scratch there is nothing at 0 %
 
 
 @pytest.mark.parametrize("study", STUDIES)

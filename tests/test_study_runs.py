@@ -12,10 +12,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import edit_manifest
 from typer.testing import CliRunner
 
+from ecgtf.classifiers.examples import read_examples
+from ecgtf.classifiers.networks import load_classifier, predict
 from ecgtf.cli.main import app
 from ecgtf.dataset import hash_id, read_ids, read_manifest
 from ecgtf.studies import STUDIES
@@ -23,6 +26,7 @@ from ecgtf.studies.agreement import SETTINGS
 from ecgtf.studies.cells import study_cells
 from ecgtf.studies.config import read_config, shipped_configs
 from ecgtf.studies.results import Results
+from ecgtf.tasks import get_task
 
 DIFFWAVE = """[[augmentation.grid]]
 recipes = ["plain"]
@@ -115,6 +119,15 @@ def test_a_report_is_made_again_from_the_results(place, out):
     (place / out / "index.html").unlink()
     call("report", place / out)
     assert (place / out / "index.html").read_text() == before
+
+
+def test_without_real_records_a_classifier_is_tested_as_its_source_left_it(place):
+    (cell,) = (cell for cell in study_cells("transfer", read_config("smoke")) if not cell.fraction and cell.fold == 0)
+    found = Results(place / TRANSFER).predictions(cell, "A")
+    model = load_classifier(place / "runs/study-smoke/pretrained/resnet1d-plain-simulator-seed0")
+    test = read_examples(place / "runs/study-smoke/folds/A-0-real1", "test", get_task("rhythm4"))
+    assert list(found.ids) == list(test.ids)
+    np.testing.assert_allclose(found.probabilities, predict(model, test.signals), atol=1e-6)
 
 
 def test_classifiers_that_were_tested_are_not_kept(place):

@@ -115,6 +115,13 @@ class Analysis:
         found = [each if each is None or each.p is None else replace(each, holm=next(corrected)) for each in found]
         return [Comparison(*pair, each) for pair, each in zip(pairs, found, strict=True)]
 
+    def ratio(self, first: Cell, second: Cell, test_on: str) -> Estimate | None:
+        """The macro-AUROC of an arm over that of another, resampled together; None where one of them is not yet run."""
+        sides = [self.score(arm, test_on) for arm in (first, second)]
+        if None in sides:
+            return None
+        return estimate(sides[0].macro_auroc.value / sides[1].macro_auroc.value, sides[0].drawn / sides[1].drawn)
+
     def _difference(self, first: Cell, second: Cell, test_on: str) -> Difference | None:
         sides = [self.score(arm, test_on) for arm in (first, second)]
         if None in sides:

@@ -25,7 +25,7 @@ class Cell:
     mixing: str = ""
     """How they are dealt to the classes: `proportional` or `balancing` (augmentation)."""
     fraction: float = 1.0
-    """Share of the real training and validation records (transfer)."""
+    """Share of the real training and validation records (transfer); at 0 the classifier is as its sources left it."""
     seen: float = 1.0
     """Share of the real training records that the generator learnt from."""
     seed: int = 0
@@ -61,7 +61,7 @@ def augmentation_cells(config: StudyConfig) -> list[Cell]:
 
 
 def transfer_cells(config: StudyConfig) -> list[Cell]:
-    """The cells of the transfer study, in the order of their work."""
+    """The cells of the transfer study, in the order of their work; without real records there are only those that have a source."""
     cells = []
     for grid in config.grids.get("transfer", ()):
         for collection, fold, classifier, recipe, seed in _trainings(config, grid):
@@ -72,6 +72,8 @@ def transfer_cells(config: StudyConfig) -> list[Cell]:
                     continue
                 source = ">".join(stages)
                 share = fraction if seen == "same" and any(stage in config.generators for stage in stages) else 1.0
+                if not fraction and (source == SCRATCH or not share):  # there is nothing to learn from
+                    continue
                 cells.append(Cell(collection, fold, classifier, recipe, source, fraction=fraction, seen=share, seed=seed))
     return _in_order(cells, config)
 

@@ -13,6 +13,9 @@ from ecgtf.studies.pooling import TUNED, forest_of, ready_of, scratch_of
 NON_INFERIOR = -0.01
 """A difference of macro-AUROC above this counts as none worth the labels that it saves."""
 
+USEFUL_ALONE = 0.9
+"""Of the macro-AUROC of training on real records, the share that training on synthetic ones alone should have."""
+
 Families = dict[str, list[Comparison]]
 
 
@@ -41,14 +44,14 @@ def _augmentation(analysis: Analysis) -> Families:
 def _transfer(analysis: Analysis) -> Families:
     """Training on something else first, against training from scratch on the same and on all real records."""
     found: Families = {}
-    arms = [arm for arm in analysis.arms if arm.source != SCRATCH]
+    arms = [arm for arm in analysis.arms if arm.source != SCRATCH and arm.fraction]
     for collection in analysis.config.all_collections:
         mine = [arm for arm in arms if arm.collection == collection]
         plain = [(arm, scratch_of(arm, _same_recipe(analysis, arm)), collection) for arm in mine if arm.recipe != TUNED]
         tuned = [(arm, scratch_of(arm, TUNED), collection) for arm in mine if arm.recipe == TUNED]
         found[f"plain-{collection}"] = analysis.compare(plain)
         found[f"tuned-{collection}"] = analysis.compare(tuned)
-    # What is trained from scratch on less is compared too: it says what the labels left out are worth.
+    # What is trained from scratch on less, or on no real records, is compared too: it says what the labels left out are worth.
     best = [arm for arm in analysis.arms if arm.recipe == TUNED]
     whole = [(arm, replace(scratch_of(arm, TUNED), fraction=1.0), arm.collection) for arm in best]
     found["full"] = analysis.compare(pair for pair in whole if pair[0] != pair[1])

@@ -96,7 +96,7 @@ class Grid:
     """Augmentation: synthetic records for each real one."""
     mixings: tuple[str, ...] = ("proportional",)
     fractions: tuple[float, ...] = (1.0,)
-    """Transfer: share of the real training and validation records."""
+    """Transfer: share of the real training and validation records; at 0 a classifier is tested as its sources left it."""
     seen: tuple[str, ...] = ("all",)
     """Transfer: real training records that the generator learnt from, `all` or the `same` share as the classifier."""
 
@@ -178,11 +178,27 @@ class StudyConfig:
             raise ValueError(f"the source {OTHER!r} needs two collections, received {len(self.collections)}")
         if not grid.recipes and set(grid.classifiers) != {FOREST}:
             raise ValueError(f"expected recipes in each grid, names of {', '.join(self.recipes) or '[recipes.NAME]'}")
-        if grid.seeds < 1 or any(ratio < 0 for ratio in grid.ratios) or any(not 0 < part <= 1 for part in grid.fractions):
+        if grid.seeds < 1 or any(ratio < 0 for ratio in grid.ratios) or any(not 0 <= part <= 1 for part in grid.fractions):
             raise ValueError(
-                "expected at least 1 seed, ratios of 0 or more and fractions above 0 and up to 1, "
+                "expected at least 1 seed, ratios of 0 or more and fractions from 0 to 1, "
                 f"received {grid.seeds}, {list(grid.ratios)} and {list(grid.fractions)}"
             )
+        if study == "transfer" and 0 in grid.fractions:
+            self._check_without_real(grid)
+
+    def _check_without_real(self, grid: Grid) -> None:
+        """Refuses what cannot be tested without having learnt from real records."""
+        choosing = [name for name in grid.recipes if self.recipes[name].keep < 1]
+        if choosing:
+            raise ValueError(
+                f"the recipe {choosing[0]!r} keeps what a classifier of the real records finds probable; expected fractions above 0"
+            )
+        for source in grid.sources:
+            ready = self.sources.get(source.split(">")[-1])
+            if ready is not None and ready.task not in (None, self.task):
+                raise ValueError(
+                    f"the source {source!r} ends with labels of {ready.task}, the study has {self.task}; expected fractions above 0"
+                )
 
     @property
     def all_collections(self) -> tuple[str, ...]:

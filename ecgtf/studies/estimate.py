@@ -97,6 +97,8 @@ class Forecast:
     def _cell(self, cell: Cell) -> float:
         if cell.classifier == FOREST:
             return FOREST_SECONDS
+        if not cell.fraction:
+            return OVERHEAD
         recipe = self.config.recipes[cell.recipe]
         after = self.study == "transfer" and cell.stages
         half = training_preset(cell.classifier, recipe.preset)["steps"] // 2

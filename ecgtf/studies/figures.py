@@ -154,7 +154,7 @@ def transfer_gains(analysis: Analysis, found: Families) -> Figure:
             _points(panel, points, colour, marker, label=label, hollow="saw all" in label)
         panel.axhline(0, **_ZERO)
         panel.set_title(f"on {name}", fontsize=9)
-        _share_axis(panel, {arm.fraction for arm in analysis.pools.arms})
+        _share_axis(panel, {arm.fraction for arm in analysis.pools.arms if arm.fraction})
     figure.supxlabel("real records learnt from", fontsize=9)
     figure.supylabel("change of macro-AUROC against scratch, tuned", fontsize=9)
     _legend(figure, panels.ravel())
@@ -237,13 +237,17 @@ def _points(panel: Axes, points: Sequence[tuple], colour: str, marker: str, labe
 
 
 def _share_axis(panel: Axes, fractions: set[float]) -> None:
-    panel.set_xscale("log")
+    """An axis of shares, logarithmic; none at all stands one tick before the smallest."""
     ticks = sorted(fractions)
+    if ticks[0] == 0:
+        panel.set_xscale("symlog", linthresh=100 * min(ticks[1:], default=1), linscale=0.4)
+    else:
+        panel.set_xscale("log")
     panel.set_xticks([100 * share for share in ticks], [words.percent(share) for share in ticks])
     panel.xaxis.set_minor_locator(NullLocator())
     panel.margins(x=0.08)
     if len(ticks) == 1:
-        panel.set_xlim(50 * ticks[0], 200 * ticks[0])
+        panel.set_xlim(*((50 * ticks[0], 200 * ticks[0]) if ticks[0] else (-1, 1)))
 
 
 def _grid(rows: int, columns: int, width: float, height: float, share: bool = True) -> tuple[Figure, np.ndarray]:

@@ -131,8 +131,8 @@ def _pictures(analysis: Analysis, study: str, found: Families) -> list[Picture]:
                 class_scores(analysis, study),
             ),
         ]
-    fractions = sorted({arm.fraction for arm in analysis.pools.arms})
-    few = FEW_REAL if FEW_REAL in fractions else fractions[0]
+    fractions = {arm.fraction for arm in analysis.pools.arms}
+    few = FEW_REAL if FEW_REAL in fractions else min(fractions - {0} or {0})
     saw = "Filled and solid: generators that saw the same share of the real records; hollow and dashed: those that saw all."
     return [
         Picture(

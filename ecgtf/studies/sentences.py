@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ecgtf.studies import words
 from ecgtf.studies.analysis import Analysis, Comparison, Difference
-from ecgtf.studies.comparisons import NON_INFERIOR, Families
+from ecgtf.studies.comparisons import NON_INFERIOR, USEFUL_ALONE, Families
 from ecgtf.studies.config import SCRATCH
 
 FEW_REAL = 0.2
@@ -207,6 +207,7 @@ class _Transfer(_Questions):
         )
         yield f"Does it beat tuned training from scratch on up to {few} of the real records?", self.beats("tuned")
         yield f"With {few} of the real records, does it reach training on all of them?", self.reaches()
+        yield "What is it worth without any real record?", self.alone()
         yield "Which source is best, and is its lead over the next beyond chance?", self.leads()
         yield "Does a generator beat the best rival that needs none?", self.rivals()
         yield "Does it carry over to other collections?", self.cross()
@@ -251,6 +252,23 @@ class _Transfer(_Questions):
                     f"{start}, the difference to training from scratch, tuned, on all real records is above {NON_INFERIOR:g} for "
                     f"{within} of {len(done)} sources, and the low end of its interval too for {shown} (non-inferior); the best, "
                     f"{self.name(best)}, differs by {by}."
+                )
+
+    def alone(self) -> Iterator[str]:
+        """Training on synthetic records alone against training on all real ones."""
+        for collection in self.collections:
+            mine = [each for each in self.found["full"] if each.test_on == collection and not each.first.fraction]
+            ratios = [(self.analysis.ratio(each.first, each.second, collection), each) for each in mine]
+            done = [(ratio, each) for ratio, each in ratios if ratio is not None]
+            if mine and not done:
+                yield f"On {collection}: not yet run."
+            if done:
+                ratio, best = max(done, key=lambda one: one[0].value)
+                reached = sum(ratio.value >= USEFUL_ALONE for ratio, _ in done)
+                yield (
+                    f"On {collection}, training on a source alone has at least {USEFUL_ALONE:g} of the macro-AUROC of training from "
+                    f"scratch, tuned, on all real records for {reached} of {len(done)} sources; the best, {self.name(best)}, has "
+                    f"{words.with_interval(ratio)}."
                 )
 
     def paper(self) -> Iterator[str]:

@@ -106,9 +106,9 @@ class Workshop:
                 )
         return out
 
-    def kept(self, synthetic: Path, real: Path, share: float, classifier: str, name: str, recipe: dict) -> Path:
+    def kept(self, synthetic: Path, real: Path | None, share: float, classifier: str, name: str, recipe: dict) -> Path:
         """The share of a synthetic set, class by class, that a classifier trained on these real records by the recipe of this name
-        finds most probable."""
+        finds most probable; none are needed to keep all of it."""
         if share == 1:
             return synthetic
         judge = self.folder / "judges" / f"{real.name}-{classifier}-{name}"

@@ -16,7 +16,7 @@ from ecgtf.classifiers.classifier import train_classifier
 from ecgtf.classifiers.examples import Examples, read_examples
 from ecgtf.classifiers.fitting import judged
 from ecgtf.classifiers.metrics import classification_metrics
-from ecgtf.classifiers.networks import load_classifier, predict, training_preset
+from ecgtf.classifiers.networks import classifier_run, load_classifier, predict, training_preset
 from ecgtf.classifiers.transfer import finetune
 from ecgtf.dataset import Folders, check_no_leak, combined_manifest
 from ecgtf.run_folder import Run
@@ -62,19 +62,26 @@ class Trials:
             ValueError: if the training is not possible, for instance because a class has no training records.
         """
         keras.backend.clear_session()
+        if not cell.fraction:
+            probabilities, score = self._tested(cell, classifier_run(self._pretrained(cell, cell.stages, None))), None
+            return list(self._scored(cell, probabilities, score))
         real = self.workshop.fold(cell.collection, cell.fold, cell.fraction)
         if cell.classifier == FOREST:
             probabilities, score = self._forest(cell, real)
         else:
             run = self._trained(cell, real)
-            tested = [record for name in tested_on(cell, self.config) for record in self._test(name, cell.fold).ids]
-            check_no_leak(run.trained_on(), tested)
-            model = load_classifier(run)
-            probabilities = {name: predict(model, self._test(name, cell.fold).signals) for name in tested_on(cell, self.config)}
+            probabilities = self._tested(cell, run)
             validation = read_examples(real, "validation", self.task)
-            score = _score(validation.labels, predict(model, validation.signals))
+            score = _score(validation.labels, predict(load_classifier(run), validation.signals))
             shutil.rmtree(run.folder)
         return list(self._scored(cell, probabilities, score))
+
+    def _tested(self, cell: Cell, run: Run) -> dict[str, np.ndarray]:
+        """Probabilities of a classifier on each collection's test records, none of which it may have learnt from."""
+        tests = {name: self._test(name, cell.fold) for name in tested_on(cell, self.config)}
+        check_no_leak(run.trained_on(), [record for test in tests.values() for record in test.ids])
+        model = load_classifier(run)
+        return {name: predict(model, test.signals) for name, test in tests.items()}
 
     def _test(self, collection: str, fold: int) -> Examples:
         return _examples(self.workshop.fold(collection, fold).resolve(), "test", self.config.task)
@@ -117,7 +124,7 @@ class Trials:
     def _fixed(self, cell: Cell) -> dict:
         return {"task": self.config.task, "seed": cell.seed, "bootstrap": 0, "resume": True, "quiet": True}
 
-    def _pretrained(self, cell: Cell, stages: tuple[str, ...], real: Path) -> Path:
+    def _pretrained(self, cell: Cell, stages: tuple[str, ...], real: Path | None) -> Path:
         """The run of a classifier that learnt from the sources in turn; cells that differ in what follows share it."""
         recipe = self.config.recipes[cell.recipe]
         out = self.workshop.folder / "pretrained" / pretraining_name(cell, stages, self.config)
@@ -136,8 +143,8 @@ class Trials:
             leave_the_model(run)
         return out
 
-    def _source(self, cell: Cell, name: str, real: Path) -> Folders:
-        """The data sets of a source, as the cell's classifier may see them."""
+    def _source(self, cell: Cell, name: str, real: Path | None) -> Folders:
+        """The data sets of a source, as the cell's classifier may see them; all of a generator's where there is nothing real."""
         if name in self.config.collections:
             return self.workshop.fold(name, cell.fold)
         if name in self.config.sources:
