@@ -54,6 +54,28 @@ _P = (  # right atrium, then left
 _T_VECTOR = (0.36, 0.205, -0.22)
 _ST_VECTOR = (0.0, 0.010, -0.060)
 
+_VARIANTS = (  # groups of what excludes each other; a number from 0 to 1 below the limit gives the first such variant
+    (("right bundle block", 0.04), ("left bundle block", 0.06)),
+    (("anterior infarct", 0.04), ("inferior infarct", 0.07)),
+    (("low voltage", 0.05), ("hypertrophy with strain", 0.075), ("hypertrophy", 0.12)),
+    (("left axis", 0.07), ("right axis", 0.09)),
+    (("flat T", 0.05), ("inverted T", 0.07), ("depressed ST", 0.10), ("early repolarisation", 0.18)),
+)
+_STATEMENTS = {  # of PTB-XL; early repolarisation is no finding
+    "right bundle block": ("CRBBB",),
+    "left bundle block": ("CLBBB",),
+    "anterior infarct": ("ASMI",),
+    "inferior infarct": ("IMI",),
+    "low voltage": ("LVOLT",),
+    "hypertrophy with strain": ("LVH", "NST_"),
+    "hypertrophy": ("LVH",),
+    "left axis": ("LAFB",),
+    "right axis": ("LPFB",),
+    "flat T": ("NDT",),
+    "inverted T": ("NDT",),
+    "depressed ST": ("NST_",),
+}
+
 
 @dataclass(frozen=True)
 class Wave:
@@ -99,13 +121,9 @@ class Heart:
 def draw_heart(rng: np.random.Generator, age: float, female: bool, abnormal: float = 1.0) -> Heart:
     """A heart and torso: mostly healthy, with the axis, amplitudes and intervals of that age and sex.
 
-    About a third have something of what fills real collections: left or right axis, low voltage, a thick left ventricle with or
-    without strain, a blocked bundle branch, old infarcts, early repolarisation, flat or inverted T, a depressed ST segment. With
-    `abnormal`, each of these comes so many times as often.
+    About a third have something of what fills real collections (`_VARIANTS`). With `abnormal`, each of these comes so many times as often.
     """
-    findings = []
-    # one number for each choice below, drawn always, so that no choice shifts the others
-    variant = rng.random(6) / abnormal if abnormal else np.ones(6)
+    has = _draw_variants(rng, age, female, abnormal)
     duration = np.exp(rng.normal(0.0 if female else 0.05, 0.09))
     gain = np.exp(rng.normal(0.0, 0.24)) * (0.95 if female else 1.05) * (1.08 - 0.0013 * age)
     frontal, horizontal = rng.normal((50 - age) * 0.20, 12.0), rng.normal(0.0, 15.0)
@@ -117,57 +135,45 @@ def draw_heart(rng: np.random.Generator, age: float, female: bool, abnormal: flo
     qt = rng.normal(0.414 if female else 0.404, 0.018)
 
     components = _QRS
-    if variant[0] < 0.04:
+    if "right bundle block" in has:
         components, qt, duration = _RIGHT_BUNDLE_BLOCK, qt + 0.03, 1.0 + 0.5 * (duration - 1.0)
         t_vector += np.array([0.05, 0.02, 0.24])  # T points away from the late forces
-        findings.append("CRBBB")
-    elif variant[0] < 0.06:
+    elif "left bundle block" in has:
         components, qt, duration = _LEFT_BUNDLE_BLOCK, qt + 0.05, 1.0 + 0.5 * (duration - 1.0)
         t_vector = gain * np.array([-0.22, -0.02, -0.38])
         st_vector = 0.35 * t_vector
-        findings.append("CLBBB")
     table = np.array(components)
     centre, width, vector = table[:, 0] * duration, table[:, 1] * duration, table[:, 2:].copy()
-    if variant[0] >= 0.06:
+    if components is _QRS:
         vector *= np.exp(rng.normal(0, 0.18, (len(vector), 1)))
         vector += rng.normal(0, (0.07, 0.05, 0.07), vector.shape)
-        if variant[1] < 0.04:  # old anterior infarct: the forward forces are gone
-            vector[0] *= 0.3
-            vector[1, 2] += 0.45
-            t_vector *= (0.3, 0.9, -0.4)
-            findings.append("ASMI")
-        elif variant[1] < 0.07:  # old inferior infarct: the vector starts upwards
-            vector[0, 1] -= 0.32
-            vector[1, 1] -= 0.25
-            t_vector[1] = -0.06
-            findings.append("IMI")
-    if variant[2] < 0.05:
+    if "anterior infarct" in has:  # an old one: the forward forces are gone
+        vector[0] *= 0.3
+        vector[1, 2] += 0.45
+        t_vector *= (0.3, 0.9, -0.4)
+    elif "inferior infarct" in has:  # an old one: the vector starts upwards
+        vector[0, 1] -= 0.32
+        vector[1, 1] -= 0.25
+        t_vector[1] = -0.06
+    if "low voltage" in has:
         gain *= 0.5
-        findings.append("LVOLT")
-    elif variant[2] < 0.12:  # left ventricular hypertrophy
+    elif has & {"hypertrophy", "hypertrophy with strain"}:  # of the left ventricle
         gain *= 1.5
         frontal -= 10
-        findings.append("LVH")
-        if variant[2] < 0.075:  # with strain
-            t_vector = np.array([-0.20, -0.05, -0.32]) * t_gain
-            st_vector = np.array([-0.07, -0.03, -0.06])
-            findings.append("NST_")
-    if variant[3] < 0.07:
+    if "hypertrophy with strain" in has:
+        t_vector = np.array([-0.20, -0.05, -0.32]) * t_gain
+        st_vector = np.array([-0.07, -0.03, -0.06])
+    if "left axis" in has:
         frontal = rng.normal(-70, 10)  # from a healthy +31 degrees in space to a left axis
-        findings.append("LAFB")
-    elif variant[3] < 0.09:
+    elif "right axis" in has:
         frontal = rng.normal(50, 10)
-        findings.append("LPFB")
-    if variant[4] < 0.05:
+    if "flat T" in has:
         t_vector *= 0.3
-        findings.append("NDT")
-    elif variant[4] < 0.07:
+    elif "inverted T" in has:
         t_vector *= (-0.5, 0.3, 1.0)
-        findings.append("NDT")
-    elif variant[4] < 0.10:
+    elif "depressed ST" in has:
         st_vector -= (0.09, 0.06, 0.0)
-        findings.append("NST_")
-    elif variant[4] < 0.18 and age < 55 and not female:  # early repolarisation
+    elif "early repolarisation" in has:
         st_vector += np.array([0.08, 0.03, -0.07])
         t_vector *= 1.35
 
@@ -181,17 +187,39 @@ def draw_heart(rng: np.random.Generator, age: float, female: bool, abnormal: flo
     t_centre = np.array([_T_PEAK + rng.normal(0, 0.012), _ST_CENTRE])
     t_rise, t_fall = np.array([_T_RISE * t_width, _ST_WIDTH]), np.array([_T_FALL * t_width, _ST_WIDTH])
     t = Wave(t_centre, t_rise, t_fall, np.vstack([_turn(t_vector, 0.4 * frontal, 0.4 * horizontal), st_vector]))
-
-    p_table = np.array(_P)
-    p_vector = p_table[:, 2:] * np.exp(rng.normal(0, 0.28)) * np.exp(rng.normal(0, 0.15, (2, 1)))
-    p_width = p_table[:, 1] * np.exp(rng.normal(0, 0.08))
-    p_vector = _turn(p_vector, 0.3 * np.clip(frontal, -30, 30) + rng.normal(0, 8), rng.normal(0, 10))
-    p = Wave(p_table[:, 0] * np.exp(rng.normal(0, 0.1)), p_width, p_width, p_vector)
-
+    p = _draw_p(rng, frontal)
     pr = float(np.clip(rng.normal(0.156 + 0.0003 * (age - 50), 0.020), 0.118, 0.225))
     torso = np.exp(rng.normal(0, 0.09, (8, 1))) * _LEAD_FIELD + rng.normal(0, 0.045, (8, 3))
     field, atrial_field = (torso * proximity[:, None] for proximity in (_PROXIMITY, _ATRIAL_PROXIMITY))
-    return Heart(p, qrs, t, pr, float(np.clip(qt, 0.36, 0.50)), field.T, atrial_field.T, tuple(dict.fromkeys(findings)))
+    findings = tuple(dict.fromkeys(code for name, codes in _STATEMENTS.items() if name in has for code in codes))
+    return Heart(p, qrs, t, pr, float(np.clip(qt, 0.36, 0.50)), field.T, atrial_field.T, findings)
+
+
+def _draw_variants(rng: np.random.Generator, age: float, female: bool, abnormal: float) -> set[str]:
+    """Names of what is not usual in a heart, at most one of each group of `_VARIANTS`."""
+    # One number for each group, drawn always, so that no choice shifts the others. The sixth is not used: without it, the hearts of all
+    # seeds would be others.
+    drawn = rng.random(6) / abnormal if abnormal else np.ones(6)
+    has = set()
+    for number, group in zip(drawn, _VARIANTS, strict=False):
+        has.update([name for name, limit in group if number < limit][:1])
+    if has & {
+        "right bundle block",
+        "left bundle block",
+    }:  # in a wave that crosses the heart another way, a scar has no such signs
+        has -= {"anterior infarct", "inferior infarct"}
+    if age >= 55 or female:
+        has -= {"early repolarisation"}
+    return has
+
+
+def _draw_p(rng: np.random.Generator, frontal: float) -> Wave:
+    """The P wave of a heart whose ventricles are turned by `frontal` degrees."""
+    table = np.array(_P)
+    vector = table[:, 2:] * np.exp(rng.normal(0, 0.28)) * np.exp(rng.normal(0, 0.15, (2, 1)))
+    width = table[:, 1] * np.exp(rng.normal(0, 0.08))
+    vector = _turn(vector, 0.3 * np.clip(frontal, -30, 30) + rng.normal(0, 8), rng.normal(0, 10))
+    return Wave(table[:, 0] * np.exp(rng.normal(0, 0.1)), width, width, vector)
 
 
 def ventricular_vector(heart: Heart, time: np.ndarray, beats: np.ndarray, qt: np.ndarray, gain: np.ndarray) -> np.ndarray:
