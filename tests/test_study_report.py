@@ -13,8 +13,9 @@ from study_results import Maker, made_config, one_collection, planned, realistic
 from ecgtf.studies import words
 from ecgtf.studies.analysis import Analysis, Difference, Estimate
 from ecgtf.studies.cells import Cell
+from ecgtf.studies.comparisons import families
 from ecgtf.studies.config import Grid
-from ecgtf.studies.figures import class_scores, learning_curves
+from ecgtf.studies.figures import augmentation_gains, class_scores, learning_curves
 from ecgtf.studies.page import write_report
 from ecgtf.studies.pooling import Pools
 from ecgtf.studies.results import Results, Row
@@ -199,6 +200,17 @@ def test_figures_have_panels_for_collections_with_results_only(tmp_path):
     analysis = Analysis(Pools(Results(tmp_path), cells, config), bootstrap=20)
     for figure in (learning_curves(analysis), class_scores(analysis, "transfer")):
         assert [panel.get_title() for panel in figure.axes] == ["on A"]
+
+
+def test_gains_are_drawn_where_there_are_results(tmp_path):
+    config = made_config(grids=SMALL, folds=2)
+    cells = planned(config, "augmentation")
+    done = [cell for cell in cells if cell.collection == "B" and cell.source != "vqvae"]
+    Maker(tmp_path, config, records=(240, 160)).write(done, realistic_strength)
+    analysis = Analysis(Pools(Results(tmp_path), cells, config), bootstrap=20)
+    (panel,) = augmentation_gains(analysis, families(analysis, "augmentation")).axes
+    assert panel.get_title() == "on B, proportional"
+    assert list(panel.get_xticks()) == [0, 1]
 
 
 @pytest.mark.parametrize("study", STUDIES)

@@ -37,18 +37,25 @@ def figure_svg(figure: Figure) -> bytes:
 
 def augmentation_gains(analysis: Analysis, found: Families) -> Figure:
     """What adding synthetic records changes, by their ratio to real ones: a row of panels a collection, a panel a recipe and mixing."""
-    collections = [name for name in analysis.config.all_collections if found.get(f"own-{name}")]
+    planned = {name: found[f"own-{name}"] for name in analysis.config.all_collections if found.get(f"own-{name}")}
+    shown = {
+        name: known for name, every in planned.items() if (known := [each for each in every if each.difference])
+    } or planned
+    collections = list(shown)
     kinds = dict.fromkeys(
         (each.first.classifier, each.first.recipe, each.first.mixing)
-        for name in collections
-        for each in found[f"own-{name}"]
+        for known in shown.values()
+        for each in known
         if each.first.source != SCRATCH
     )
+    ratios = sorted({each.first.ratio for known in shown.values() for each in known if each.first.ratio})
     figure, panels = _grid(len(collections), len(kinds), width=3.6, height=2.5)
     for place, name in enumerate(collections):
         for panel, (classifier, recipe, mixing) in zip(panels[place], kinds, strict=True):
-            mine = [each for each in found[f"own-{name}"] if each.first.classifier == classifier]
-            _gains(panel, [each for each in mine if (each.first.recipe, each.first.mixing) == (recipe, mixing)], analysis)
+            mine = [each for each in shown[name] if each.first.classifier == classifier]
+            _gains(
+                panel, [each for each in mine if (each.first.recipe, each.first.mixing) == (recipe, mixing)], ratios, analysis
+            )
             _other_recipes(panel, [each for each in mine if each.first.source == SCRATCH and each.second.recipe == recipe])
             title = [f"on {name}", mixing, *([recipe] if len({kind[1] for kind in kinds}) > 1 else [])]
             title += [classifier] if len({kind[0] for kind in kinds}) > 1 else []
@@ -59,9 +66,8 @@ def augmentation_gains(analysis: Analysis, found: Families) -> Figure:
     return figure
 
 
-def _gains(panel: Axes, compared: Sequence[Comparison], analysis: Analysis) -> None:
+def _gains(panel: Axes, compared: Sequence[Comparison], ratios: Sequence[float], analysis: Analysis) -> None:
     sources = _sources(analysis)
-    ratios = sorted({each.first.ratio for each in compared})
     step = 0.03 * (max(ratios, default=1) or 1)
     for place, source in enumerate(sources):
         mine = sorted((each for each in compared if each.first.source == source), key=lambda each: each.first.ratio)
