@@ -53,9 +53,8 @@ def augmentation_gains(analysis: Analysis, found: Families) -> Figure:
     for place, name in enumerate(collections):
         for panel, (classifier, recipe, mixing) in zip(panels[place], kinds, strict=True):
             mine = [each for each in shown[name] if each.first.classifier == classifier]
-            _gains(
-                panel, [each for each in mine if (each.first.recipe, each.first.mixing) == (recipe, mixing)], ratios, analysis
-            )
+            added = [each for each in mine if (each.first.recipe, each.first.mixing) == (recipe, mixing)]
+            _gains(panel, added, ratios, analysis)
             _other_recipes(panel, [each for each in mine if each.first.source == SCRATCH and each.second.recipe == recipe])
             title = [f"on {name}", mixing, *([recipe] if len({kind[1] for kind in kinds}) > 1 else [])]
             title += [classifier] if len({kind[0] for kind in kinds}) > 1 else []

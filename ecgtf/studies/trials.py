@@ -62,26 +62,23 @@ class Trials:
             ValueError: if the training is not possible, for instance because a class has no training records.
         """
         keras.backend.clear_session()
-        if not cell.fraction:
-            probabilities, score = self._tested(cell, classifier_run(self._pretrained(cell, cell.stages, None))), None
-            return list(self._scored(cell, probabilities, score))
-        real = self.workshop.fold(cell.collection, cell.fold, cell.fraction)
-        if cell.classifier == FOREST:
-            probabilities, score = self._forest(cell, real)
-        else:
-            run = self._trained(cell, real)
-            probabilities = self._tested(cell, run)
-            validation = read_examples(real, "validation", self.task)
-            score = _score(validation.labels, predict(load_classifier(run), validation.signals))
-            shutil.rmtree(run.folder)
+        real = self.workshop.fold(cell.collection, cell.fold, cell.fraction) if cell.fraction else None
+        probabilities, score = self._forest(cell, real) if cell.classifier == FOREST else self._network(cell, real)
         return list(self._scored(cell, probabilities, score))
 
-    def _tested(self, cell: Cell, run: Run) -> dict[str, np.ndarray]:
-        """Probabilities of a classifier on each collection's test records, none of which it may have learnt from."""
+    def _network(self, cell: Cell, real: Path | None) -> tuple[dict[str, np.ndarray], float | None]:
+        """Probabilities of the cell's network on each collection's test records, and its score on the validation records; without
+        real records, the network is as its sources left it."""
+        run = classifier_run(self._pretrained(cell, cell.stages, None)) if real is None else self._trained(cell, real)
         tests = {name: self._test(name, cell.fold) for name in tested_on(cell, self.config)}
         check_no_leak(run.trained_on(), [record for test in tests.values() for record in test.ids])
         model = load_classifier(run)
-        return {name: predict(model, test.signals) for name, test in tests.items()}
+        probabilities = {name: predict(model, test.signals) for name, test in tests.items()}
+        if real is None:
+            return probabilities, None
+        validation = read_examples(real, "validation", self.task)
+        shutil.rmtree(run.folder)
+        return probabilities, _score(validation.labels, predict(model, validation.signals))
 
     def _test(self, collection: str, fold: int) -> Examples:
         return _examples(self.workshop.fold(collection, fold).resolve(), "test", self.config.task)
