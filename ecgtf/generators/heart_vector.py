@@ -121,7 +121,8 @@ class Heart:
 def draw_heart(rng: np.random.Generator, age: float, female: bool, abnormal: float = 1.0) -> Heart:
     """A heart and torso: mostly healthy, with the axis, amplitudes and intervals of that age and sex.
 
-    About a third have something of what fills real collections (`_VARIANTS`). With `abnormal`, each of these comes so many times as often.
+    About a third have something of what fills real collections: a blocked bundle branch, an old infarct, low voltage, a thick left
+    ventricle, a left or right axis, changes of ST and T. With `abnormal`, each of these comes so many times as often.
     """
     has = _draw_variants(rng, age, female, abnormal)
     duration = np.exp(rng.normal(0.0 if female else 0.05, 0.09))
@@ -203,10 +204,8 @@ def _draw_variants(rng: np.random.Generator, age: float, female: bool, abnormal:
     has = set()
     for number, group in zip(drawn, _VARIANTS, strict=False):
         has.update([name for name, limit in group if number < limit][:1])
-    if has & {
-        "right bundle block",
-        "left bundle block",
-    }:  # in a wave that crosses the heart another way, a scar has no such signs
+    # In a wave that crosses the heart another way, a scar has no such signs.
+    if has & {"right bundle block", "left bundle block"}:
         has -= {"anterior infarct", "inferior infarct"}
     if age >= 55 or female:
         has -= {"early repolarisation"}

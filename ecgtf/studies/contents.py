@@ -28,7 +28,7 @@ from ecgtf.studies.rows import (
     trained_on,
 )
 from ecgtf.studies.tables import Column, Table
-from ecgtf.studies.transfer_tables import against_full, against_scratch, curves, synthetic_alone
+from ecgtf.studies.transfer_tables import against_full, against_scratch, curves, source_alone
 
 
 def study_tables(analysis: Analysis, study: str, found: Families) -> list[Table]:
@@ -48,7 +48,7 @@ def study_tables(analysis: Analysis, study: str, found: Families) -> list[Table]
         tables += [against_scratch(analysis, name, found, "tuned")]
     tables += [against_full(analysis, found["full"])]
     if any(arm.fraction == 0 for arm in analysis.arms):
-        tables += [synthetic_alone(analysis, found["full"])]
+        tables += [source_alone(analysis, found["full"])]
     tables += [against_rivals(analysis, study, found["rivals"])]
     tables += [per_class(analysis, study, name) for name in trained_on(analysis)]
     return [*tables, cross(analysis, study, found["cross"], "scratch, tuned, same share"), choices(analysis, study)]

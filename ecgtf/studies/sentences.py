@@ -255,7 +255,7 @@ class _Transfer(_Questions):
                 )
 
     def alone(self) -> Iterator[str]:
-        """Training on synthetic records alone against training on all real ones."""
+        """Training on a source alone against training on all real records."""
         for collection in self.collections:
             mine = [each for each in self.found["full"] if each.test_on == collection and not each.first.fraction]
             ratios = [(self.analysis.ratio(each.first, each.second, collection), each) for each in mine]

@@ -121,8 +121,8 @@ def against_full(analysis: Analysis, found: Sequence[Comparison]) -> Table:
     )
 
 
-def synthetic_alone(analysis: Analysis, found: Sequence[Comparison]) -> Table:
-    """Trained on synthetic records and tested on real ones (TSTR), beside training on all the real ones (TRTR)."""
+def source_alone(analysis: Analysis, found: Sequence[Comparison]) -> Table:
+    """Trained on a source and tested on real records (TSTR where it is synthetic), beside training on all the real ones (TRTR)."""
     rows = []
     for each in found:
         if each.first.fraction == 0:
@@ -132,7 +132,7 @@ def synthetic_alone(analysis: Analysis, found: Sequence[Comparison]) -> Table:
             rows.append((*named, *figures, analysis.ratio(each.first, each.second, each.test_on), each.difference))
     return Table(
         "alone",
-        "Trained on synthetic records alone, tested on real ones",
+        "Trained on a source alone, tested on real records",
         note(
             "TSTR: the classifier as its sources left it; TRTR: trained from scratch, tuned, on all real records",
             "Of several recipes TSTR has the first, for there are no real records to choose by",
