@@ -109,8 +109,8 @@ def _longest_stillness(rows: np.ndarray, rate: float) -> float:
 
 def _contradiction(rows: np.ndarray, leads: tuple[str, ...]) -> float:
     relations = _relations(leads)
-    # without the mean: an offset is the amplifier's, not the leads'
-    return float((relations @ rows).std(axis=1).max()) if len(relations) else math.nan
+    # without the mean: an offset is the amplifier's, not the leads'; the last bits of float32 would differ from processor to processor
+    return float((relations @ rows.astype(np.float64)).std(axis=1).max()) if len(relations) else math.nan
 
 
 @lru_cache(maxsize=16)

@@ -87,6 +87,12 @@ class Manifest:
         """Records of all splits."""
         return sum(split["records"] for split in self.splits.values())
 
+    @property
+    def checksum(self) -> str:
+        """SHA-256 over those of the shards: the same wherever, and by whichever version, the same records were prepared."""
+        sums = [f"{name} {shard['sha256']}\n" for name, split in sorted(self.splits.items()) for shard in split["shards"]]
+        return hashlib.sha256("".join(sums).encode()).hexdigest()
+
     def records_in(self, split: str) -> int:
         """Records of one split.
 

@@ -31,6 +31,14 @@ def test_statistics_do_not_depend_on_the_shards(make_dataset):
     assert one.statistics == three.statistics
 
 
+def test_the_checksum_is_that_of_the_records(make_dataset):
+    sums = {name: read_manifest(make_dataset(name, {"train": 2, "test": 1})).checksum for name in ("one", "other")}
+    assert sums["one"] == sums["other"]
+    edit_manifest(later := make_dataset("later", {"train": 2, "test": 1}), provenance={"made_by": "another version"})
+    assert read_manifest(later).checksum == sums["one"]
+    assert read_manifest(make_dataset("more", {"train": 2, "test": 2})).checksum != sums["one"]
+
+
 def test_training_statistics_leave_the_other_splits_out(make_dataset):
     alone = read_manifest(make_dataset("alone", {"train": 2, "validation": 0, "test": 0}))
     assert read_manifest(make_dataset("all", {"train": 2, "validation": 1, "test": 3})).statistics == alone.statistics

@@ -160,6 +160,14 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers_or_on_the_place(tmp_pa
         assert all(text.encode() not in data for data in content(tmp_path / "three").values())
 
 
+def test_the_bytes_do_not_depend_on_the_processor(tmp_path):
+    """OpenBLAS adds up in another order on each; it can be told to act as an old one."""
+    call = "from ecgtf.data_prep.prepare import prepare; prepare(None, None, {!r}, limit=200, workers=1)"
+    for name, kernel in (("new", {}), ("old", {"OPENBLAS_CORETYPE": "Nehalem"})):
+        subprocess.run([sys.executable, "-c", call.format(str(tmp_path / name))], env=os.environ | kernel, check=True)
+    assert content(tmp_path / "new") == content(tmp_path / "old")
+
+
 def test_workers_do_not_import_tensorflow():
     code = "import sys, ecgtf.data_prep.prepare\nprint('tensorflow' in sys.modules, 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False False\n"

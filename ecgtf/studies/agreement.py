@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ecgtf.atomic import sha256, write_json
+from ecgtf.atomic import write_json
+from ecgtf.manifest import read_manifest
 from ecgtf.run_folder import versions
 from ecgtf.studies.config import StudyConfig
 from ecgtf.studies.results import TABLE
@@ -16,10 +17,10 @@ SETTINGS = "study.json"
 
 
 def asked_for(study: str, config: StudyConfig) -> dict[str, Any]:
-    """What results depend on: the study, its settings, and its data sets by the checksums of their manifests."""
+    """What results depend on: the study, its settings, and its data sets by the checksums of their records."""
     folders = [folder for folders in config.collections.values() for folder in folders]
     folders += [folder for source in config.sources.values() for folder in source.data]
-    sums = {str(folder): sha256(Path(folder) / "dataset.json") for folder in folders if Path(folder, "dataset.json").is_file()}
+    sums = {str(folder): read_manifest(folder).checksum for folder in folders if Path(folder, "dataset.json").is_file()}
     return json.loads(json.dumps({"study": study, "settings": config.as_dict(), "data": sums}))
 
 

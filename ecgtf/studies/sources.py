@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ecgtf.atomic import sha256
 from ecgtf.classifiers import MIXINGS
 from ecgtf.classifiers.classifier import train_classifier
 from ecgtf.classifiers.examples import dealt
@@ -114,7 +113,7 @@ class Workshop:
         judge = self.folder / "judges" / f"{real.name}-{classifier}-{name}"
         out = self.folder / "kept" / f"{synthetic.name}-by-{judge.name}"
         with self.alone(f"kept-{judge.name}"):
-            if not (out / "dataset.json").is_file() or read_manifest(out).provenance["of"] != _print_of(synthetic):
+            if not (out / "dataset.json").is_file() or read_manifest(out).provenance["of"] != read_manifest(synthetic).checksum:
                 shutil.rmtree(out, ignore_errors=True)
                 run = train_classifier(
                     classifier,
@@ -174,11 +173,6 @@ def _enough(folder: Path, labels: np.ndarray, task: Task) -> bool:
     return bool((there >= 0.9 * labels.sum(axis=0)).all())
 
 
-def _print_of(folder: Path) -> str:
-    """The checksum of a data set's manifest: it changes with the records."""
-    return sha256(folder / "dataset.json")
-
-
 def leave_the_model(run: Run) -> None:
     """Deletes what only a training that goes on needs: hundreds of runs would fill a disk."""
     for name in ("checkpoints", "tensorboard"):
@@ -203,7 +197,7 @@ def _keep(synthetic: Path, out: Path, share: float, run: Run, config: StudyConfi
         "seconds": manifest.seconds,
         "leads": manifest.leads,
         "sources": manifest.sources,
-        "provenance": {"command": "study", "kept": share, "of": _print_of(synthetic)},
+        "provenance": {"command": "study", "kept": share, "of": read_manifest(synthetic).checksum},
         "generator": manifest.generator | {"trained_on": seen},
     }
     finish_dataset(out, description, summaries)
