@@ -38,7 +38,7 @@ from ecgtf.cli.options import (
     say_logs,
     say_trained,
 )
-from ecgtf.cli.quiet import import_tensorflow
+from ecgtf.quiet import import_tensorflow
 
 _KINDS = f"{', '.join(KINDS[:-1])} or {KINDS[-1]}"
 

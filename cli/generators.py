@@ -33,7 +33,7 @@ from ecgtf.cli.options import (
     say_trained,
     stage_options,
 )
-from ecgtf.cli.quiet import import_tensorflow
+from ecgtf.quiet import import_tensorflow
 
 KINDS = ("vqvae", "diffwave", "timediffusion")
 

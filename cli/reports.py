@@ -10,7 +10,7 @@ import typer
 
 from ecgtf.cli import defaults
 from ecgtf.cli.options import TASK_HELP, Debug, Json, Overwrite, Quiet, Seed, say, say_copies
-from ecgtf.cli.quiet import import_tensorflow
+from ecgtf.quiet import import_tensorflow
 
 
 def evaluate(

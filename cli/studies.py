@@ -9,7 +9,7 @@ import typer
 
 from ecgtf.cli import defaults
 from ecgtf.cli.options import Debug, Quiet, say
-from ecgtf.cli.quiet import import_tensorflow
+from ecgtf.quiet import import_tensorflow
 from ecgtf.studies import STUDIES
 
 

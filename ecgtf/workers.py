@@ -1,19 +1,25 @@
-"""Jobs over worker processes that start clean and never outlive their parent."""
+"""Jobs in other processes that start clean and never outlive their parent: over several at once, or in turn in one after the other."""
 
 from __future__ import annotations
 
 import ctypes
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from typing import TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+_DIED = "a worker process died: perhaps memory ran out"
+_OR_NO_GUARD = ", or the calling script lacks `if __name__ == '__main__':` around its work"
 
 
 def available_cpus() -> int:
@@ -45,12 +51,70 @@ def run_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], workers: in
         for future in as_completed([pool.submit(function, job) for job in jobs]):
             yield future.result()
     except BrokenProcessPool:
-        raise RuntimeError(
-            "a worker process died: perhaps memory ran out (use fewer workers), or the calling script lacks "
-            "`if __name__ == '__main__':` around its work"
-        ) from None
+        raise RuntimeError(f"{_DIED} (use fewer workers){_OR_NO_GUARD}") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def run_in_turn(
+    function: Callable[[Job], Result], jobs: Sequence[Job], at_most: int, first: Callable[[], object] | None = None
+) -> Iterator[Result]:
+    """`function` of each job in order, in a process that makes way for a fresh one after `at_most` of them.
+
+    What jobs leave in memory goes with their process. So few jobs are done in this one. If the caller stops early, or is stopped,
+    the job that has begun is killed.
+
+    Args:
+        function: as of `run_jobs`; what it and the jobs share is sent to a process once.
+        jobs: its arguments.
+        at_most: Jobs of a process.
+        first: What a fresh process calls before it imports what the jobs need.
+
+    Raises:
+        RuntimeError: if a process dies.
+    """
+    if len(jobs) <= at_most:
+        yield from map(function, jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    for start in range(0, len(jobs), at_most):
+        some = jobs[start : start + at_most]
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_work_through, args=(first, pickle.dumps((function, some)), sender))
+        process.start()
+        sender.close()  # the process has its own: where it dies, there is nothing more to receive
+        try:
+            for _ in some:
+                yield _received(receiver)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            process.join()
+            receiver.close()
+
+
+def _received(receiver: Connection) -> object:
+    try:
+        result, error = receiver.recv()
+    except EOFError:
+        raise RuntimeError(f"{_DIED}{_OR_NO_GUARD}") from None
+    if error is not None:
+        raise error
+    return result
+
+
+def _work_through(first: Callable[[], object] | None, work: bytes, sender: Connection) -> None:
+    _initialise_worker()
+    try:
+        if first is not None:
+            first()
+        function, jobs = pickle.loads(work)
+        for job in jobs:
+            sender.send((function(job), None))
+    except Exception as error:
+        error.add_note(traceback.format_exc())
+        sender.send((None, error))
 
 
 def _initialise_worker() -> None:

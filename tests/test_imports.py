@@ -17,6 +17,7 @@ ALLOWED = {  # module or package: what it may import; the longest name that fits
     "ecg": "",
     "atomic": "",
     "progress": "",
+    "quiet": "",
     "workers": "",
     "fingerprint": "ecg",
     "record_table": "atomic",

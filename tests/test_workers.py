@@ -1,8 +1,20 @@
 import os
+import signal
+import threading
+import time
 
 import pytest
 
-from ecgtf.workers import available_cpus, run_jobs
+from ecgtf.workers import available_cpus, run_in_turn, run_jobs
+
+
+def process(_):
+    return os.getpid()
+
+
+def leave_a_mark_and_sleep(path):
+    path.write_text(str(os.getpid()))
+    time.sleep(60)
 
 
 def test_one_worker_is_this_process_and_keeps_the_order():
@@ -20,6 +32,42 @@ def test_several_workers_do_every_job_once_and_pass_errors_on():
 def test_a_worker_that_dies_is_an_error_and_not_a_wait_for_ever():
     with pytest.raises(RuntimeError, match="a worker process died"):
         list(run_jobs(os._exit, [1, 1], workers=2))
+
+
+def test_jobs_in_turn_stay_in_order_and_a_process_does_so_many():
+    assert list(run_in_turn(abs, range(-7, 0), at_most=3)) == [7, 6, 5, 4, 3, 2, 1]
+    processes = list(run_in_turn(process, range(7), at_most=3))
+    assert len(set(processes)) == 3
+    assert processes == sorted(processes, key=processes.index)
+    assert [processes.count(each) for each in dict.fromkeys(processes)] == [3, 3, 1]
+    assert os.getpid() not in processes
+    assert list(run_in_turn(process, range(3), at_most=3)) == [os.getpid()] * 3
+
+
+def test_in_turn_an_error_or_a_death_ends_the_jobs():
+    done = run_in_turn(int, ["1", "x", "3"], at_most=2)
+    assert next(done) == 1
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        next(done)
+    assert "_work_through" in caught.value.__notes__[0]  # where it happened
+    with pytest.raises(RuntimeError, match="a worker process died"):
+        list(run_in_turn(os._exit, [1, 1], at_most=1))
+
+
+def test_ctrl_c_kills_the_job_in_turn(tmp_path):
+    mark = tmp_path / "mark"
+
+    def press_once_begun():
+        while not mark.exists() or not mark.read_text():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press_once_begun).start()
+    with pytest.raises(KeyboardInterrupt):
+        next(run_in_turn(leave_a_mark_and_sleep, [mark, tmp_path / "never"], at_most=1, first=time.time))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text()), 0)
+    assert not (tmp_path / "never").exists()
 
 
 def test_available_cpus():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ecgtf.dataset import LeakError
 from ecgtf.progress import Progress
+from ecgtf.quiet import import_tensorflow
 from ecgtf.studies.agreement import asked_for, check_folders, check_same, keep_settings, settings_of
 from ecgtf.studies.cells import Cell, part_of, study_cells
 from ecgtf.studies.config import StudyConfig, config_of
@@ -17,6 +19,10 @@ from ecgtf.studies.page import write_report
 from ecgtf.studies.results import Results, Row
 from ecgtf.studies.sources import Workshop
 from ecgtf.studies.trials import Trials
+from ecgtf.workers import run_in_turn
+
+CELLS_PER_PROCESS = 24
+"""TensorFlow keeps the graphs of past trainings, 20 to 50 MB a cell, as long as its process lives."""
 
 
 def run_study(
@@ -27,6 +33,7 @@ def run_study(
     only: str | None = None,
     collect: Sequence[str | Path] = (),
     retry: bool = False,
+    cells_per_process: int = CELLS_PER_PROCESS,
     quiet: bool = False,
 ) -> Path:
     """Runs the cells that are not done yet, and writes tables, figures and the page of what is there.
@@ -38,6 +45,7 @@ def run_study(
         only: `I/N` runs the I-th of N parts; parts may write to the same folder at the same time, or to folders of their own.
         collect: Such folders, whose cells are brought in first.
         retry: Run cells again that failed before.
+        cells_per_process: Cells after which a fresh process goes on, with the memory of the last one free again.
         quiet: Show no progress.
 
     Returns:
@@ -46,6 +54,7 @@ def run_study(
     Raises:
         LeakError: if a generator or classifier to start from, or a ready source, saw records that the study tests on.
         ValueError: if the folder holds a study of other settings, or a setting is not possible.
+        RuntimeError: if a process is killed, as where memory runs out.
     """
     out = Path(out)
     cells = study_cells(study, config)
@@ -62,17 +71,16 @@ def run_study(
         results.forget({row.cell.name for row in results.rows() if row.error} & names)
     done = results.done(config)
     left = [cell for cell in mine if cell.name not in done]
-    trials = Trials(workshop, study)
+    run = partial(_run_cell, Trials(workshop, study), results)
     with Progress(f"{study} study", len(left), "cells", quiet) as progress:
-        for number, cell in enumerate(left, start=1):
-            _run_cell(trials, cell, results)
+        for number, _ in enumerate(run_in_turn(run, left, cells_per_process, import_tensorflow), start=1):
             progress.update(number)
     if only is None:
         results.rewrite(cells)
     return write_report(out, study, config, cells)
 
 
-def _run_cell(trials: Trials, cell: Cell, results: Results) -> None:
+def _run_cell(trials: Trials, results: Results, cell: Cell) -> None:
     """Adds a cell to the table, if no other process has: what it gave, or why it failed."""
     with trials.workshop.alone(f"cell-{trials.study}-{cell.name}"):
         if cell.name in results.done(trials.config):

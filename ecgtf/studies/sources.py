@@ -148,7 +148,7 @@ def pool_labels(labels: np.ndarray, config: StudyConfig) -> np.ndarray:
     to come first, for there they are picked from what was drawn.
     """
     task, rng = config.the_task, np.random.default_rng(config.seed)
-    grids = config.grids.get("augmentation", ())
+    grids = [grid for grid in config.grids.get("augmentation", ()) if set(grid.sources) & config.generators.keys()]
     rehearsal = max((recipe.rehearsal for recipe in config.recipes.values()), default=0.0)
     keep = min((recipe.keep for recipe in config.recipes.values()), default=1.0)
     asked = {(ratio, mixing) for grid in grids for ratio in grid.ratios for mixing in grid.mixings} | {(rehearsal, MIXINGS[0])}
