@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from ecgtf.classifiers.metrics import auroc, classification_metrics, macro_auroc, metrics_table, paired_difference
+from ecgtf.classifiers.metrics import (
+    auroc,
+    classification_metrics,
+    macro_auroc,
+    metrics_table,
+    paired_difference,
+    weighted_auroc,
+)
 
 CLASSES = ("SR", "SB", "AFIB")
 
@@ -23,6 +30,17 @@ def test_auroc_counts_ties_as_half():
     assert auroc(labels, np.array([[0.1], [0.5], [0.5], [0.9]]))[0] == pytest.approx(3.5 / 4)
     assert auroc(labels, np.zeros((4, 1)))[0] == 0.5
     assert auroc(labels, -labels)[0] == 0.0
+
+
+def test_auroc_within_groups_counts_their_pairs_alone():
+    truth = np.array([1, 0, 0, 1, 1, 0], bool)
+    scores, groups = np.array([0.9, 0.5, 0.95, 0.2, 0.1, 0.1]), np.array([0, 0, 0, 1, 1, 1])
+    # Pairs of group 0: one won, one lost; of group 1, whose negative stands twice: two won, two tied.
+    counts = np.array([[1, 1, 1, 1, 1, 2]], np.float64)
+    assert weighted_auroc(truth, scores, counts, groups) == pytest.approx((1 + 2 + 2 * 0.5) / (2 + 4))
+    nobody = np.array([[1, 0, 0, 0, 0, 1]], np.float64)
+    assert np.isnan(weighted_auroc(truth, scores, nobody, groups))
+    assert weighted_auroc(truth, scores, nobody) == 1
 
 
 def test_auroc_is_nan_without_both_kinds_and_the_mean_leaves_it_out():

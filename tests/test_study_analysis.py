@@ -7,11 +7,11 @@ import pytest
 from study_results import Maker, arms_with_seeds, made_config, one_collection, planned
 
 from ecgtf.classifiers.metrics import auroc, classification_metrics, paired_difference
-from ecgtf.studies.analysis import Analysis, Estimate, difference, estimate, holm, seed_weights
+from ecgtf.studies.analysis import Analysis, Estimate, difference, estimate, holm, score, seed_weights
 from ecgtf.studies.cells import Cell
 from ecgtf.studies.comparisons import families
 from ecgtf.studies.config import Grid
-from ecgtf.studies.pooling import TUNED, Pools
+from ecgtf.studies.pooling import TUNED, Pool, Pools
 from ecgtf.studies.results import Results, Row
 
 REAL = Cell("A", 0, "resnet1d", "plain")
@@ -45,24 +45,40 @@ def test_pooled_metrics_are_those_of_the_folds_put_together(tmp_path):
     config = one_collection()
     cells = arms_with_seeds(REAL, config, seeds=2)
     maker = Maker(tmp_path, config, records=203).write(cells, lambda cell, test_on: 1.5)
-    score = analysed(tmp_path, cells, config).score(REAL, "A")
+    pooled = analysed(tmp_path, cells, config).score(REAL, "A")
     classes = config.the_task.classes
     expected = []
     for seed in range(2):
         parts = [maker.results.predictions(cell, "A") for cell in cells if cell.seed == seed]
         labels, scores = (np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "probabilities"))
         expected.append(classification_metrics(labels, scores, classes, multi_label=False, bootstrap=0))
-    assert score.n == 203
-    assert score.seeds == 2
-    assert score.macro_auroc.value == pytest.approx(np.mean([one["macro_auroc"]["value"] for one in expected]))
-    assert score.macro_f1 == pytest.approx(np.mean([one["macro_f1"]["value"] for one in expected]))
-    assert score.accuracy == pytest.approx(np.mean([one["accuracy"]["value"] for one in expected]))
+    assert pooled.n == 203
+    assert pooled.seeds == 2
+    assert pooled.macro_auroc.value == pytest.approx(np.mean([one["macro_auroc"]["value"] for one in expected]))
+    assert pooled.macro_f1 == pytest.approx(np.mean([one["macro_f1"]["value"] for one in expected]))
+    assert pooled.accuracy == pytest.approx(np.mean([one["accuracy"]["value"] for one in expected]))
     for name in classes:
-        assert score.per_class[name].n == expected[0]["per_class"][name]["n"]
-        assert score.per_class[name].auroc.value == pytest.approx(
+        assert pooled.per_class[name].n == expected[0]["per_class"][name]["n"]
+        assert pooled.per_class[name].auroc.value == pytest.approx(
             np.mean([one["per_class"][name]["auroc"] for one in expected])
         )
-        assert score.per_class[name].few == (score.per_class[name].n < 10)
+        assert pooled.per_class[name].few == (pooled.per_class[name].n < 10)
+
+
+def test_within_folds_a_classifiers_own_scale_does_not_count():
+    rng = np.random.default_rng(0)
+    labels = np.eye(4)[rng.choice(4, size=300, p=(0.4, 0.3, 0.2, 0.1))]
+    folds, counts = np.arange(300) % 5, np.asfortranarray(rng.multinomial(300, np.full(300, 1 / 300), size=50).astype(float))
+    scores = 1.5 * labels + rng.normal(size=(2, 300, 4))
+    ids = np.arange(300).astype(str)
+    same, moved = (
+        score(Pool((0, 1), ids, labels, some, folds), list("abcd"), True, counts, np.random.default_rng(1))
+        for some in (scores, scores + folds[:, None])
+    )
+    assert moved.within == same.within
+    np.testing.assert_array_equal(moved.within_drawn, same.within_drawn)
+    assert same.within.value == pytest.approx(same.macro_auroc.value, abs=0.02)
+    assert moved.macro_auroc.value < same.macro_auroc.value - 0.05
 
 
 def test_one_seed_gives_the_interval_of_a_paired_difference(tmp_path):
@@ -215,11 +231,11 @@ def test_a_class_without_positives_is_left_out(tmp_path):
     labels = np.where(labels[:, 3:] > 0, np.eye(4)[0], labels)
     maker.records["A"] = (ids, labels, noise, folds)
     maker.write([REAL], lambda cell, test_on: 1.5)
-    score = analysed(tmp_path, [REAL], config).score(REAL, "A")
+    found = analysed(tmp_path, [REAL], config).score(REAL, "A")
     last = config.the_task.classes[3]
-    assert (score.per_class[last].n, score.per_class[last].auroc) == (0, None)
-    assert score.macro_auroc.value == pytest.approx(
-        np.mean([score.per_class[name].auroc.value for name in config.the_task.classes[:3]])
+    assert (found.per_class[last].n, found.per_class[last].auroc) == (0, None)
+    assert found.macro_auroc.value == pytest.approx(
+        np.mean([found.per_class[name].auroc.value for name in config.the_task.classes[:3]])
     )
 
 

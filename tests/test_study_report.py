@@ -80,7 +80,7 @@ def report(request, tmp_path_factory):
 def test_everything_is_written(report):
     folder, study, *_ = report
     names = {path.stem for path in (folder / "tables").glob("*.csv")}
-    each = {"augmentation": ("own", "classes"), "transfer": ("curves", "plain", "tuned", "classes")}[study]
+    each = {"augmentation": ("own", "classes"), "transfer": ("curves", "within", "plain", "tuned", "classes")}[study]
     expected = {f"{kind}-{collection}" for kind in each for collection in ("A", "B", "A+B")} | {"cross", "rivals", "recipes"}
     assert names == expected | ({"full", "alone"} if study == "transfer" else set())
     for ending in ("md", "tex"):

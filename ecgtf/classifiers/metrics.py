@@ -171,7 +171,7 @@ def _check(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
         )
 
 
-def weighted_auroc(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def weighted_auroc(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
     """AUROC `(resamples,)` of one class when record i stands `counts[:, i]` times; NaN without positives or negatives.
 
     Fastest where `counts` is in Fortran order, for a record's counts of all resamples are then next to each other.
@@ -180,17 +180,24 @@ def weighted_auroc(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray) ->
         truth: `(records,)` booleans.
         scores: `(records,)`.
         counts: `(resamples, records)` of floats.
+        groups: `(records,)`; where given, only pairs of the same group count.
     """
-    times = counts.T
+    parts = [slice(None)] if groups is None else [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    found = [_won_pairs(truth[part], scores[part], counts.T[part]) for part in parts]
+    won, pairs = (np.sum(each, axis=0) for each in zip(*found, strict=True))
+    return np.divide(won, pairs, out=np.full(len(counts), np.nan), where=pairs > 0)
+
+
+def _won_pairs(truth: np.ndarray, scores: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of a positive and a negative in which the positive has the higher score, and all pairs; `times` `(records, resamples)`."""
     positive, negative = np.flatnonzero(truth), np.flatnonzero(~truth)
     negative = negative[np.argsort(scores[negative], kind="stable")]
     below, upto = (np.searchsorted(scores[negative], scores[positive], side) for side in ("left", "right"))
-    passed = np.zeros((len(negative) + 1, len(counts)), counts.dtype)  # negatives among the first 0, 1, 2 ... of them
+    passed = np.zeros((len(negative) + 1, times.shape[1]), times.dtype)  # negatives among the first 0, 1, 2 ... of them
     np.cumsum(times[negative], axis=0, out=passed[1:])
     beaten = passed[below] if np.array_equal(below, upto) else 0.5 * (passed[below] + passed[upto])  # ties count half
     won = np.einsum("pr,pr->r", times[positive], beaten)
-    pairs = times[positive].sum(axis=0, dtype=np.float64) * passed[-1]
-    return np.divide(won, pairs, out=np.full(len(counts), np.nan), where=pairs > 0)
+    return won, times[positive].sum(axis=0, dtype=np.float64) * passed[-1]
 
 
 def _scores(truth, decided, probabilities, usable, counts) -> dict[str, np.ndarray]:

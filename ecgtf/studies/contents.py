@@ -20,6 +20,8 @@ from ecgtf.studies.rows import (
     TUNING,
     arm_cells,
     arm_columns,
+    change_cells,
+    change_columns,
     note,
     present_classes,
     records_note,
@@ -44,8 +46,8 @@ def study_tables(analysis: Analysis, study: str, found: Families) -> list[Table]
         ]
     tables = []
     for name in trained_on(analysis):
-        tables += [curves(analysis, name), against_scratch(analysis, name, found, "plain")]
-        tables += [against_scratch(analysis, name, found, "tuned")]
+        tables += [curves(analysis, name), curves(analysis, name, within=True)]
+        tables += [against_scratch(analysis, name, found, kind) for kind in ("plain", "tuned")]
     tables += [against_full(analysis, found["full"])]
     if any(arm.fraction == 0 for arm in analysis.arms):
         tables += [source_alone(analysis, found["full"])]
@@ -59,9 +61,9 @@ def augmentation_own(analysis: Analysis, collection: str, found: Sequence[Compar
     rows = []
     for arm in shown_arms(analysis, collection):
         compared = find(found, arm, collection)
-        change = words.NOTHING if compared is None else compared.difference
         second = words.NOTHING if compared is None else f"real only, {words.recipe(compared.second)}"
-        rows.append((*arm_cells(arm, "augmentation", analysis), *score_cells(analysis, arm, collection), second, change))
+        scores = score_cells(analysis, arm, collection)
+        rows.append((*arm_cells(arm, "augmentation", analysis), *scores, second, *change_cells(compared)))
     return Table(
         f"own-{collection}",
         f"Trained and tested on {collection}",
@@ -73,7 +75,7 @@ def augmentation_own(analysis: Analysis, collection: str, found: Sequence[Compar
             ACCURACY,
             Column(SEEDS),
             Column("compared with"),
-            Column("difference of macro-AUROC", "difference"),
+            *change_columns("difference of macro-AUROC"),
         ),
         tuple(rows),
     )
@@ -102,14 +104,14 @@ def cross(analysis: Analysis, study: str, found: Sequence[Comparison], second: s
     """Arms tested on other collections than their own; `second` says what they are compared with."""
     baselines = dict.fromkeys((each.second, each.test_on) for each in found)
     rows = [
-        (arm.collection, test_on, *arm_cells(arm, study, analysis), *score_cells(analysis, arm, test_on), words.NOTHING)
+        (arm.collection, test_on, *arm_cells(arm, study, analysis), *score_cells(analysis, arm, test_on), *change_cells(None))
         for arm, test_on in baselines
         if find(found, arm, test_on) is None
     ]
     for each in found:
         arm = each.first
         named = (arm.collection, each.test_on, *arm_cells(arm, study, analysis))
-        rows.append((*named, *score_cells(analysis, arm, each.test_on), each.difference))
+        rows.append((*named, *score_cells(analysis, arm, each.test_on), *change_cells(each)))
     return Table(
         "cross",
         "Trained on one collection, tested on another",
@@ -126,7 +128,7 @@ def cross(analysis: Analysis, study: str, found: Sequence[Comparison], second: s
             F1,
             ACCURACY,
             Column(SEEDS),
-            Column("difference of macro-AUROC", "difference"),
+            *change_columns("difference of macro-AUROC"),
         ),
         tuple(
             sorted(rows, key=lambda row: (trained_on(analysis).index(row[0]), analysis.config.all_collections.index(row[1])))
@@ -156,7 +158,7 @@ def against_rivals(analysis: Analysis, study: str, found: Sequence[Comparison]) 
                 name,
                 figures[1],
                 f"{done} of {len(planned)}",
-                each.difference,
+                *change_cells(each),
             )
         )
     same = "ratio and mixing" if study == "augmentation" else "share of real records"
@@ -175,7 +177,7 @@ def against_rivals(analysis: Analysis, study: str, found: Sequence[Comparison]) 
             Column("best rival"),
             Column("its macro-AUROC", "estimate"),
             Column("rivals done"),
-            Column("gain", "difference"),
+            *change_columns("gain"),
         ),
         tuple(rows),
     )

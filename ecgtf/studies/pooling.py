@@ -33,6 +33,8 @@ class Pool:
     """`(records, classes)`"""
     probabilities: np.ndarray
     """`(seeds, records, classes)`"""
+    folds: np.ndarray
+    """`(records,)`, the fold that tested on each: one classifier gave the scores of a fold."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class Pools:
         seeds = self.seeds(arm, test_on)
         choice = self.choice(arm, test_on) if arm.recipe == TUNED else dict.fromkeys(self.folds, arm.recipe)
         pooled: list[np.ndarray] = []
-        ids = labels = None
+        ids = labels = folds = None
         for seed in seeds:
             cells = [replace(arm, recipe=recipe, fold=fold, seed=seed) for fold, recipe in choice.items()]
             parts = [self.results.predictions(cell, test_on) for cell in cells]
@@ -145,10 +147,11 @@ class Pools:
             if ids is not None and not np.array_equal(ids, names[order]):
                 raise ValueError(f"the seeds of {arm.name} were tested on different records of {test_on}; run them again")
             ids, labels = names[order], np.concatenate([part.labels for part in parts])[order]
+            folds = np.repeat(list(choice), [len(part.ids) for part in parts])[order]
             if len(np.unique(ids)) != len(ids):
                 raise ValueError(f"a record of {test_on} stands in two folds of {arm.name}; run them again")
             pooled.append(np.concatenate([part.probabilities for part in parts])[order])
-        return None if ids is None else Pool(seeds, ids, labels, np.stack(pooled))
+        return None if ids is None else Pool(seeds, ids, labels, np.stack(pooled), folds)
 
     def plain(self, arm: Cell) -> str:
         """The recipe that plain training has: `plain`, or the first of those that the classifier was trained with from scratch."""

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 
 from ecgtf.classifiers.metrics import FEW_POSITIVES
 from ecgtf.studies import words
-from ecgtf.studies.analysis import Analysis
+from ecgtf.studies.analysis import Analysis, Comparison
 from ecgtf.studies.cells import Cell
 from ecgtf.studies.config import SCRATCH
 from ecgtf.studies.pooling import TUNED
 from ecgtf.studies.tables import Column, Value
 
 INTERVALS = "Intervals: 95 %, over resampled test records (paired) and seeds"
-P_VALUES = f"{INTERVALS}; p-values two-sided, Holm's for all comparisons of this table"
+P_VALUES = (
+    f"{INTERVALS}; p-values two-sided, Holm's for all comparisons of this table. Within folds: the difference of AUROC over pairs of "
+    "records of the same fold, in which one classifier scored both"
+)
 TUNING = "Tuned: in each fold the recipe of the best validation score, test records have no say"
 AUROC, F1, ACCURACY, SEEDS = (
     Column("macro-AUROC", "estimate"),
@@ -85,6 +88,18 @@ def score_cells(analysis: Analysis, arm: Cell, test_on: str) -> tuple[Value, ...
     if score is None:
         return None, words.NOTHING, words.NOTHING, 0
     return score.macro_auroc, score.macro_f1, score.accuracy, score.seeds
+
+
+def change_columns(title: str) -> tuple[Column, Column]:
+    """The columns of a difference."""
+    return Column(title, "difference"), Column("within folds", "change")
+
+
+def change_cells(comparison: Comparison | None) -> tuple[Value, Value]:
+    """The cells under `change_columns`; nothing where an arm is compared with no other."""
+    if comparison is None:
+        return words.NOTHING, words.NOTHING
+    return comparison.difference, comparison.difference and comparison.difference.within
 
 
 def records_note(analysis: Analysis, test_on: str) -> str:

@@ -37,6 +37,7 @@ _PARTS = {
     "text": ("",),
     "number": ("",),
     "estimate": ("", " low", " high"),
+    "change": ("", " low", " high"),
     "difference": ("", " low", " high", " p", " Holm p"),
 }
 """The CSV columns of a kind of column."""
@@ -44,7 +45,7 @@ _PARTS = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column: of `text`, `number` (to three digits), `estimate` or `difference`."""
+    """A column: of `text`, `number` (to three digits), `estimate`, `change` (an estimate with its sign) or `difference`."""
 
     title: str
     kind: str = "text"
@@ -85,7 +86,7 @@ def _texts(column: Column, value: Value) -> tuple[str, ...]:
     if isinstance(value, Difference):
         return words.with_interval(value, words.signed), words.p_value(value.p), words.p_value(value.holm)
     if isinstance(value, Estimate):
-        return (words.with_interval(value),)
+        return (words.with_interval(value, *([words.signed] if column.kind == "change" else [])),)
     return (words.figure(value) if isinstance(value, float) else str(value), *rest)
 
 

@@ -16,6 +16,8 @@ from ecgtf.studies.rows import (
     TUNING,
     arm_cells,
     arm_columns,
+    change_cells,
+    change_columns,
     learning_rows,
     note,
     records_note,
@@ -24,8 +26,8 @@ from ecgtf.studies.rows import (
 from ecgtf.studies.tables import Column, Table, Value
 
 
-def curves(analysis: Analysis, collection: str) -> Table:
-    """Macro-AUROC by the share of real records, a row for each source."""
+def curves(analysis: Analysis, collection: str, within: bool = False) -> Table:
+    """Macro-AUROC by the share of real records, a row for each source; of all pairs of records or of those within folds."""
     fractions = sorted({arm.fraction for arm in analysis.pools.arms if arm.collection == collection})
     rows = []
     for (_, classifier, _, kind), arms in learning_rows(analysis, collection).items():
@@ -33,15 +35,17 @@ def curves(analysis: Analysis, collection: str) -> Table:
         cells: list[Value] = []
         for fraction in fractions:
             score = analysis.score(arms[fraction], collection) if fraction in arms else None
-            cells.append(score.macro_auroc if score else None if fraction in arms else words.NOTHING)
+            shown = score and (score.within if within else score.macro_auroc)
+            cells.append(shown if score or fraction in arms else words.NOTHING)
         counts = [score.seeds for arm in arms.values() if (score := analysis.score(arm, collection))]
         kind = kind if analysis.pools.learned(arm) else words.NOTHING
         seeds = words.NOTHING if not counts else "-".join(str(count) for count in sorted({min(counts), max(counts)}))
         rows.append((words.source(arm, "transfer", analysis.pools), classifier, words.recipe(arm), kind, *cells, seeds))
     return Table(
-        f"curves-{collection}",
-        f"Macro-AUROC on {collection} by the share of its real records that were learnt from",
+        f"{'within' if within else 'curves'}-{collection}",
+        f"Macro-AUROC {'within folds ' if within else ''}on {collection} by the share of its real records that were learnt from",
         note(
+            *(["Over pairs of records of the same fold, in which one classifier scored both"] if within else []),
             records_note(analysis, collection),
             "Generator saw: all real training records, or the same share as the classifier; only the latter saves real records",
             INTERVALS,
@@ -69,7 +73,7 @@ def against_scratch(analysis: Analysis, collection: str, found: Families, kind: 
                 scores[3],
                 words.recipe(each.second),
                 second and second.macro_auroc,
-                each.difference,
+                *change_cells(each),
             )
         )
     which = "by the same recipe, or the plain one where there is none," if kind == "plain" else "by the tuned recipe"
@@ -83,7 +87,7 @@ def against_scratch(analysis: Analysis, collection: str, found: Families, kind: 
             Column(SEEDS),
             Column("scratch by"),
             Column("scratch macro-AUROC", "estimate"),
-            Column("difference", "difference"),
+            *change_columns("difference"),
         ),
         tuple(rows),
     )
@@ -98,7 +102,7 @@ def against_full(analysis: Analysis, found: Sequence[Comparison]) -> Table:
         above = None if change is None else _yes(change.value > NON_INFERIOR)
         shown = None if change is None or change.low is None else _yes(change.low > NON_INFERIOR)
         named = (each.test_on, *arm_cells(each.first, "transfer", analysis))
-        rows.append((*named, score and score.macro_auroc, change, above, shown))
+        rows.append((*named, score and score.macro_auroc, *change_cells(each), above, shown))
     return Table(
         "full",
         "Against training on all real records alone",
@@ -113,7 +117,7 @@ def against_full(analysis: Analysis, found: Sequence[Comparison]) -> Table:
             Column("collection"),
             *arm_columns("transfer"),
             AUROC,
-            Column("difference", "difference"),
+            *change_columns("difference"),
             Column(f"above {NON_INFERIOR:g}"),
             Column("non-inferior"),
         ),
@@ -129,7 +133,7 @@ def source_alone(analysis: Analysis, found: Sequence[Comparison]) -> Table:
             scores = [analysis.score(arm, each.test_on) for arm in (each.first, each.second)]
             figures = [score and score.macro_auroc for score in scores]
             named = (each.test_on, *arm_cells(each.first, "transfer", analysis))
-            rows.append((*named, *figures, analysis.ratio(each.first, each.second, each.test_on), each.difference))
+            rows.append((*named, *figures, analysis.ratio(each.first, each.second, each.test_on), *change_cells(each)))
     return Table(
         "alone",
         "Trained on a source alone, tested on real records",
@@ -145,7 +149,7 @@ def source_alone(analysis: Analysis, found: Sequence[Comparison]) -> Table:
             Column("TSTR macro-AUROC", "estimate"),
             Column("TRTR macro-AUROC", "estimate"),
             Column("TSTR over TRTR", "estimate"),
-            Column("difference", "difference"),
+            *change_columns("difference"),
         ),
         tuple(rows),
     )
