@@ -16,7 +16,7 @@ FILE_FOR_FOLDER = (NotADirectoryError, FileExistsError)
 """What the system says of a folder to be made at, or below, a file."""
 
 _NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
-_GO_ON = "a training goes on with --resume, prepare when it is called again"
+_GO_ON = "a training goes on with --resume, prepare and study when they are called again"
 
 
 class Commands(TyperGroup):
@@ -39,7 +39,7 @@ class Commands(TyperGroup):
                 raise  # Typer's own, such as --help, and what Typer ends quietly: nobody reads on, as behind `| head`
             _tell(error, 2 if isinstance(error, (ValueError, *FILE_FOR_FOLDER)) else 1)
         except KeyboardInterrupt as error:
-            typer.echo(f"{error or 'stopped'}; {_GO_ON}", err=True)
+            typer.echo(f"{str(error) or 'stopped'}; {_GO_ON}", err=True)
             raise typer.Exit(130) from error
 
 

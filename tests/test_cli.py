@@ -153,6 +153,17 @@ def test_a_training_that_is_asked_to_end_says_how_it_goes_on(chain, tmp_path):
     )
 
 
+def test_ctrl_c_says_what_goes_on_later(tmp_path):
+    command = [sys.executable, "-m", "ecgtf.cli.main", "prepare", "--limit", "50000", "--out", str(tmp_path / "data")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list(tmp_path.glob("data/*tfrecord*")):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1].startswith("stopped; a training goes on with --resume, prepare and study when")
+
+
 @pytest.mark.parametrize("command", ["train-generator", "train-classifier", "finetune"])
 @pytest.mark.parametrize("option", ["--learning-rate", "--max-minutes"])
 def test_a_training_that_can_learn_nothing_is_refused(chain, monkeypatch, tmp_path, command, option):
