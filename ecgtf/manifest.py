@@ -89,7 +89,7 @@ class Manifest:
 
     @property
     def checksum(self) -> str:
-        """SHA-256 over those of the shards: the same wherever, and by whichever version, the same records were prepared."""
+        """SHA-256 over those of the shards: the same wherever the same records were prepared into the same shards."""
         sums = [f"{name} {shard['sha256']}\n" for name, split in sorted(self.splits.items()) for shard in split["shards"]]
         return hashlib.sha256("".join(sums).encode()).hexdigest()
 

@@ -62,7 +62,8 @@ def run_in_turn(
     """`function` of each job in order, in a process that makes way for a fresh one after `at_most` of them.
 
     What jobs leave in memory goes with their process. So few jobs are done in this one. If the caller stops early, or is stopped,
-    the job that has begun is killed.
+    the job that has begun is asked to end (SIGTERM) and waited for. (An executor's `max_tasks_per_child` may wait for ever when a
+    process ends, CPython issue 115634.)
 
     Args:
         function: as of `run_jobs`; what it and the jobs share is sent to a process once.
@@ -71,50 +72,58 @@ def run_in_turn(
         first: What a fresh process calls before it imports what the jobs need.
 
     Raises:
+        ValueError: if `at_most` is not positive.
         RuntimeError: if a process dies.
     """
+    if at_most < 1:
+        raise ValueError(f"expected at least 1 job for a process, received {at_most}")
     if len(jobs) <= at_most:
         yield from map(function, jobs)
         return
     context = multiprocessing.get_context("spawn")
     for start in range(0, len(jobs), at_most):
         some = jobs[start : start + at_most]
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_work_through, args=(first, pickle.dumps((function, some)), sender))
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work_through, args=(first, theirs))
         process.start()
-        sender.close()  # the process has its own: where it dies, there is nothing more to receive
+        theirs.close()  # the process has its own: where it dies, there is nobody to send to or receive from
         try:
+            ours.send((function, some))
             for _ in some:
-                yield _received(receiver)
+                result, error = ours.recv()
+                if error is not None:
+                    raise error
+                yield result
+        except (EOFError, ConnectionError):
+            raise RuntimeError(f"{_DIED}{_OR_NO_GUARD}") from None
         except BaseException:
-            process.kill()
+            process.terminate()
             raise
         finally:
             process.join()
-            receiver.close()
+            ours.close()
 
 
-def _received(receiver: Connection) -> object:
-    try:
-        result, error = receiver.recv()
-    except EOFError:
-        raise RuntimeError(f"{_DIED}{_OR_NO_GUARD}") from None
-    if error is not None:
-        raise error
-    return result
-
-
-def _work_through(first: Callable[[], object] | None, work: bytes, sender: Connection) -> None:
+def _work_through(first: Callable[[], object] | None, connection: Connection) -> None:
     _initialise_worker()
     try:
         if first is not None:
             first()
-        function, jobs = pickle.loads(work)
+        function, jobs = connection.recv()
         for job in jobs:
-            sender.send((function(job), None))
-    except Exception as error:
+            connection.send((function(job), None))
+    except BaseException as error:
         error.add_note(traceback.format_exc())
-        sender.send((None, error))
+        connection.send((None, _portable(error)))
+
+
+def _portable(error: BaseException) -> BaseException:
+    """The error, or one of the same words if it cannot be sent."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _initialise_worker() -> None:
@@ -142,4 +151,4 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)
+        os.kill(os.getpid(), signal.SIGTERM)  # which a training answers with a checkpoint

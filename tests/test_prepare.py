@@ -160,8 +160,8 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers_or_on_the_place(tmp_pa
         assert all(text.encode() not in data for data in content(tmp_path / "three").values())
 
 
-def test_the_bytes_do_not_depend_on_the_processor(tmp_path):
-    """OpenBLAS adds up in another order on each; it can be told to act as an old one."""
+def test_the_bytes_do_not_depend_on_the_order_of_sums(tmp_path):
+    """OpenBLAS has another on each processor; on x86 it can be told to act as on an old one."""
     call = "from ecgtf.data_prep.prepare import prepare; prepare(None, None, {!r}, limit=200, workers=1)"
     for name, kernel in (("new", {}), ("old", {"OPENBLAS_CORETYPE": "Nehalem"})):
         subprocess.run([sys.executable, "-c", call.format(str(tmp_path / name))], env=os.environ | kernel, check=True)

@@ -47,14 +47,18 @@ def test_pooled_metrics_are_those_of_the_folds_put_together(tmp_path):
     maker = Maker(tmp_path, config, records=203).write(cells, lambda cell, test_on: 1.5)
     pooled = analysed(tmp_path, cells, config).score(REAL, "A")
     classes = config.the_task.classes
-    expected = []
+    expected, within = [], []
     for seed in range(2):
         parts = [maker.results.predictions(cell, "A") for cell in cells if cell.seed == seed]
+        pairs = np.array([part.labels.sum(axis=0) * (1 - part.labels).sum(axis=0) for part in parts])
+        areas = np.nan_to_num([auroc(part.labels, part.probabilities) for part in parts])  # without pairs there is no weight
+        within.append(np.average(areas, axis=0, weights=pairs).mean())
         labels, scores = (np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "probabilities"))
         expected.append(classification_metrics(labels, scores, classes, multi_label=False, bootstrap=0))
     assert pooled.n == 203
     assert pooled.seeds == 2
     assert pooled.macro_auroc.value == pytest.approx(np.mean([one["macro_auroc"]["value"] for one in expected]))
+    assert pooled.within.value == pytest.approx(np.mean(within))
     assert pooled.macro_f1 == pytest.approx(np.mean([one["macro_f1"]["value"] for one in expected]))
     assert pooled.accuracy == pytest.approx(np.mean([one["accuracy"]["value"] for one in expected]))
     for name in classes:

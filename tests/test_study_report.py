@@ -249,6 +249,17 @@ def test_names_are_escaped():
     assert read[2] == ["none", "", "", "", "", ""]
 
 
+def test_a_change_has_its_sign_and_an_estimate_none():
+    within = Estimate(0.013, -0.002, 0.02)
+    table = Table("t", "T", "N.", (Column("it", "estimate"), Column("within folds", "change")), ((within, within), (None, "–")))
+    assert "| 0.013 (-0.002 to 0.020) | +0.013 (-0.002 to +0.020) |" in as_markdown(table)
+    assert "| not yet run | – |" in as_markdown(table)
+    assert as_csv(table).splitlines()[:2] == [
+        "it,it low,it high,within folds,within folds low,within folds high",
+        "0.013,-0.002,0.02,0.013,-0.002,0.02",
+    ]
+
+
 def test_sentences_claim_no_more_than_the_numbers():
     assert change(Difference(-0.004, -0.012, 0.003, 0.2, 0.4, seeds=3), "this") == (
         "this changed macro-AUROC by -0.004 (-0.012 to +0.003; Holm p = 0.400): no difference that these data could show"

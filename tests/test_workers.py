@@ -1,3 +1,4 @@
+import functools
 import os
 import signal
 import threading
@@ -54,7 +55,57 @@ def test_in_turn_an_error_or_a_death_ends_the_jobs():
         list(run_in_turn(os._exit, [1, 1], at_most=1))
 
 
-def test_ctrl_c_kills_the_job_in_turn(tmp_path):
+class Unsendable(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+def fail(_):
+    raise Unsendable("this", "that")
+
+
+def wait_for_the_end(path):
+    """As a training does: SIGTERM ends it in order."""
+
+    def save(*_):
+        path.with_name("saved").touch()
+        raise KeyboardInterrupt("stopped in order")
+
+    signal.signal(signal.SIGTERM, save)
+    leave_a_mark_and_sleep(path)
+
+
+def test_errors_that_cannot_be_sent_are_told():
+    with pytest.raises(RuntimeError, match="Unsendable: this and that"):
+        list(run_in_turn(fail, [0, 1], at_most=1))
+
+
+def test_a_process_that_dies_before_it_takes_its_work_is_an_error():
+    work = bytes(2_000_000)  # more than a pipe holds
+    with pytest.raises(RuntimeError, match="a worker process died"):
+        list(run_in_turn(len, [work, work, work], at_most=2, first=functools.partial(os._exit, 1)))
+
+
+def test_no_process_takes_no_job():
+    with pytest.raises(ValueError, match="at least 1 job for a process, received 0"):
+        list(run_in_turn(abs, [1, 2], at_most=0))
+
+
+def test_a_job_in_turn_that_is_asked_to_end_says_so(tmp_path):
+    mark = tmp_path / "mark"
+
+    def ask_once_begun():
+        while not mark.exists() or not mark.read_text():
+            time.sleep(0.01)
+        os.kill(int(mark.read_text()), signal.SIGTERM)
+
+    threading.Thread(target=ask_once_begun, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt, match="stopped in order"):
+        list(run_in_turn(wait_for_the_end, [mark, tmp_path / "never"], at_most=1))
+    assert (tmp_path / "saved").exists()
+
+
+def test_ctrl_c_ends_the_job_in_turn(tmp_path):
     mark = tmp_path / "mark"
 
     def press_once_begun():
@@ -62,7 +113,7 @@ def test_ctrl_c_kills_the_job_in_turn(tmp_path):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=press_once_begun).start()
+    threading.Thread(target=press_once_begun, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         next(run_in_turn(leave_a_mark_and_sleep, [mark, tmp_path / "never"], at_most=1, first=time.time))
     with pytest.raises(ProcessLookupError):

@@ -180,7 +180,7 @@ def _summary(analysis: Analysis, study: str, found: Families, told: Sequence[Ans
     for arm in analysis.arms:
         for test_on in analysis.pools.tests:
             if (score := analysis.score(arm, test_on)) is not None:
-                content = {name: value for name, value in asdict(score).items() if "drawn" not in name}
+                content = {name: value for name, value in asdict(score).items() if not name.endswith("drawn")}
                 scores.append(_arm(arm) | {"test_on": test_on} | content)
     compared = {
         name: [

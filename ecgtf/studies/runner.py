@@ -45,7 +45,8 @@ def run_study(
         only: `I/N` runs the I-th of N parts; parts may write to the same folder at the same time, or to folders of their own.
         collect: Such folders, whose cells are brought in first.
         retry: Run cells again that failed before.
-        cells_per_process: Cells after which a fresh process goes on, with the memory of the last one free again.
+        cells_per_process: Cells after which a fresh process goes on, with the memory of the last one free again. GPU memory that
+            the calling process holds is not there for it.
         quiet: Show no progress.
 
     Returns:

@@ -36,7 +36,7 @@ class Workshop:
     config: StudyConfig
     quiet: bool = False
     _failed: dict[str, Exception] = field(default_factory=dict)
-    """Why generators could not be trained: one that diverged is not tried again by each of its cells."""
+    """Why generators could not be trained: one that diverged is not tried again by each of its cells, but by each process."""
 
     @property
     def folder(self) -> Path:

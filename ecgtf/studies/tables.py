@@ -86,7 +86,7 @@ def _texts(column: Column, value: Value) -> tuple[str, ...]:
     if isinstance(value, Difference):
         return words.with_interval(value, words.signed), words.p_value(value.p), words.p_value(value.holm)
     if isinstance(value, Estimate):
-        return (words.with_interval(value, *([words.signed] if column.kind == "change" else [])),)
+        return (words.with_interval(value, words.signed if column.kind == "change" else words.figure),)
     return (words.figure(value) if isinstance(value, float) else str(value), *rest)
 
 

@@ -36,7 +36,7 @@ def curves(analysis: Analysis, collection: str, within: bool = False) -> Table:
         for fraction in fractions:
             score = analysis.score(arms[fraction], collection) if fraction in arms else None
             shown = score and (score.within if within else score.macro_auroc)
-            cells.append(shown if score or fraction in arms else words.NOTHING)
+            cells.append(shown if fraction in arms else words.NOTHING)
         counts = [score.seeds for arm in arms.values() if (score := analysis.score(arm, collection))]
         kind = kind if analysis.pools.learned(arm) else words.NOTHING
         seeds = words.NOTHING if not counts else "-".join(str(count) for count in sorted({min(counts), max(counts)}))
