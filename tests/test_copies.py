@@ -36,6 +36,25 @@ def test_copies_are_found_in_spite_of_rounding(two_sets):
     assert left_out(two_sets[:1]) == {two_sets[0]: frozenset()}
 
 
+@pytest.mark.parametrize(
+    ("told", "same"),
+    [
+        ({}, True),
+        ({"Age": "50"}, True),
+        ({"Age": "51", "Sex": "Male"}, True),  # sources round ages as they like
+        ({"Age": "53"}, False),
+        ({"Sex": "Female"}, False),
+    ],
+)
+def test_an_ecg_of_another_person_is_no_copy(tmp_path, told, same):
+    (ecg,) = simulate_records(1, seed=5, rate=500, seconds=10)
+    for name, comments in (("one", {"Age": "50", "Sex": "Male"}), ("two", told)):
+        lines = ["Dx: 426783006", *(f"{key}: {value}" for key, value in comments.items())]
+        write_record(tmp_path / "wfdb", name, ecg.signal, LEADS, 500, lines)
+    prepare("wfdb", tmp_path / "wfdb", tmp_path / "set", workers=1)
+    assert len(find_copies([tmp_path / "set"])) == same
+
+
 def test_a_copy_is_read_once_and_never_learnt_if_it_is_tested_on(two_sets):
     # a: 8 test, 9 train, 10 validation, 11 test; b: 8 train, 9 validation, 10 test, 11 train
     assert left_out(two_sets) == {two_sets[0]: {"a/a09", "a/a10"}, two_sets[1]: {"b/b08", "b/b11"}}
@@ -73,7 +92,7 @@ def test_a_damaged_fingerprint_is_one_line(two_sets, tmp_path):
     text = (damaged / "records.csv").read_text()
     row = text.splitlines()[1].split(",")
     (damaged / "records.csv").write_text(text.replace(row[9], "xyz"))
-    with pytest.raises(ValueError, match=r"a fingerprint in .*records\.csv is damaged"):
+    with pytest.raises(ValueError, match=r"a fingerprint or age in .*records\.csv is damaged"):
         find_copies([damaged])
 
 
