@@ -211,6 +211,12 @@ def test_gains_are_drawn_where_there_are_results(tmp_path):
     (panel,) = augmentation_gains(analysis, families(analysis, "augmentation")).axes
     assert panel.get_title() == "on B, proportional"
     assert list(panel.get_xticks()) == [0, 1]
+    Maker(tmp_path, config, records=(240, 160), seed=1).write(
+        [cell for cell in cells if cell.collection == "A" and cell.source == "none"], realistic_strength
+    )
+    analysis = Analysis(Pools(Results(tmp_path), cells, config), bootstrap=20)
+    panels = augmentation_gains(analysis, families(analysis, "augmentation")).axes
+    assert [panel.get_title() for panel in panels if panel.get_visible()] == ["on B, proportional"]
 
 
 @pytest.mark.parametrize("study", STUDIES)

@@ -54,6 +54,8 @@ def augmentation_gains(analysis: Analysis, found: Families) -> Figure:
         for panel, (classifier, recipe, mixing) in zip(panels[place], kinds, strict=True):
             mine = [each for each in shown[name] if each.first.classifier == classifier]
             added = [each for each in mine if (each.first.recipe, each.first.mixing) == (recipe, mixing)]
+            panel.set_visible(bool(added))
+            panel.tick_params(labelbottom=True, labelleft=True)  # the one below or beside may not be there
             _gains(panel, added, ratios, analysis)
             _other_recipes(panel, [each for each in mine if each.first.source == SCRATCH and each.second.recipe == recipe])
             title = [f"on {name}", mixing, *([recipe] if len({kind[1] for kind in kinds}) > 1 else [])]
