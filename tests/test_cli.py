@@ -154,7 +154,8 @@ def test_a_training_that_is_asked_to_end_says_how_it_goes_on(chain, tmp_path):
 
 
 def test_ctrl_c_says_what_goes_on_later(tmp_path):
-    command = [sys.executable, "-m", "ecgtf.cli.main", "prepare", "--limit", "20000", "--out", str(tmp_path / "data")]
+    command = [sys.executable, "-m", "ecgtf.cli.main", "prepare", "--limit", "20000", "--workers", "1"]
+    command += ["--out", str(tmp_path / "data")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not list(tmp_path.glob("data/*")):
             time.sleep(0.02)
