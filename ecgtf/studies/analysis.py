@@ -208,11 +208,11 @@ def score(pool: Pool, classes: Sequence[str], multi_label: bool, counts: np.ndar
 
 def _areas(pool: Pool, usable: Sequence[bool], counts: np.ndarray, folds: np.ndarray | None = None) -> np.ndarray:
     """AUROC `(usable classes, seeds, resamples)`; where folds are given, of pairs within them."""
-    truth, places = pool.labels > 0.5, np.flatnonzero(usable)
+    truth = pool.labels > 0.5
     return np.array(
         [
             [weighted_auroc(truth[:, place], scores[:, place], counts, folds) for scores in pool.probabilities]
-            for place in places
+            for place in np.flatnonzero(usable)
         ]
     )
 

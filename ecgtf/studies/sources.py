@@ -197,7 +197,7 @@ def _keep(synthetic: Path, out: Path, share: float, run: Run, config: StudyConfi
         "seconds": manifest.seconds,
         "leads": manifest.leads,
         "sources": manifest.sources,
-        "provenance": {"command": "study", "kept": share, "of": read_manifest(synthetic).checksum},
+        "provenance": {"command": "study", "kept": share, "of": manifest.checksum},
         "generator": manifest.generator | {"trained_on": seen},
     }
     finish_dataset(out, description, summaries)
