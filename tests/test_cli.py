@@ -1,4 +1,4 @@
-"""The command line: the chain without arguments in an empty folder, and bad input told in one line."""
+"""The command line: the chain without arguments in an empty folder, and what is refused where its runs and data sets are."""
 
 import json
 import re
@@ -9,35 +9,16 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from typer.testing import CliRunner
+from commands import call, refused
 
 from ecgtf.cli.main import app
-from ecgtf.ecg import LEADS, derive_leads, select_leads
-from ecgtf.wfdb_io import write_record
+from ecgtf.ecg import LEADS
 
 TINY_TRAINING = ["--preset", "tiny", "--steps", "4,4", "--batch-size", "8"]
 TRAIN_GENERATOR = ["train-generator", "vqvae", *TINY_TRAINING]
 TRAIN_CLASSIFIER = ["train-classifier", "resnet1d", "--preset", "tiny", "--steps", "4"]
 FINETUNE = ["finetune", "--real-frac", "0.5", "--preset", "tiny", "--steps", "4", "--pretrain-steps", "4"]
-
-
-def call(*words) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.stdout, result.stderr
-
-
-def refused(*words) -> str:
-    """The one line of an error for which the exit code is 2."""
-    code, out, err = call(*words)
-    lines = [line for line in err.splitlines() if not line.startswith(("preparing", "training"))]
-    assert code == 2, (code, err)
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("error: ")
-    assert out == ""  # nothing is announced that does not come
-    return lines[0]
 
 
 @pytest.fixture(scope="module")
@@ -244,61 +225,6 @@ def test_a_flow_is_trained_told_conditions_drawn_from_and_exported(chain, monkey
     assert not (tmp_path / "none").exists()
 
 
-def test_several_candidates_are_listed(chain, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    for name in ("a", "b"):
-        assert call("prepare", "--limit", 14, "--out", f"data/{name}", "--quiet")[0] == 0
-    assert "data/a, data/b" in refused("info")
-    assert call("info", "data/a")[0] == 0
-
-
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (["info"], "ecgtf prepare"),
-        (["generate"], "no finished run of train-generator"),
-        (["generate", "--run", "nowhere"], "nowhere is not a run folder"),
-        (["generate", "--pretrained", "--guidance", "nan"], "guidance weight of 0 or more, received nan"),
-        (["generate", "--pretrained", "--guidance", "inf"], "guidance weight of 0 or more, received inf"),
-        (["finetune", "--data", "nowhere"], "ecgtf generate"),
-        (["finetune", "--data", "nowhere", "--scratch"], "nowhere"),
-        (["prepare", "wfdb", "nowhere"], "nowhere"),
-        (["prepare", "mitbih", "."], "ptbxl, chapman, challenge, ludb, wfdb"),
-        (["prepare", "--leads", "I,II,X9"], "unknown lead name 'X9'"),
-        (["train-generator", "gan"], "expected one of vqvae"),
-        (["train-generator", "vqvae", "--steps", "many"], "such as 600,900"),
-        (["plot", "nowhere"], "nowhere"),
-        (["report"], "no report"),
-        (["info", "--wrong"], "See: ecgtf info --help"),
-        (["evaluate", "--max-records", "3"], "See: ecgtf evaluate --help"),
-    ],
-)
-def test_bad_words_are_refused_in_an_empty_folder(words, says, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    if words[0] == "train-generator" and words[1] == "vqvae":
-        words = [*words, "--data", "nowhere"]
-    assert says in refused(*words)
-    assert not list(tmp_path.rglob("dataset.json"))
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["simulate"],
-        ["prepare", "--out"],
-        ["train-generator", "vqvae", "--out"],
-        ["train-classifier", "--out"],
-        ["finetune", "--out"],
-        ["evaluate", "--out"],
-        ["demo", "--out"],
-    ],
-)
-def test_a_file_is_never_taken_for_a_folder_to_write(words, tmp_path):
-    (tmp_path / "taken").write_text("precious")
-    assert "is a file" in refused(*words, tmp_path / "taken")
-    assert (tmp_path / "taken").read_text() == "precious"
-
-
 def test_generate_takes_no_file_for_a_folder_and_no_command_writes_below_one(chain, monkeypatch, tmp_path):
     monkeypatch.chdir(chain[0])
     (tmp_path / "taken").write_text("precious")
@@ -306,53 +232,6 @@ def test_generate_takes_no_file_for_a_folder_and_no_command_writes_below_one(cha
     for words in (["simulate"], ["prepare", "--out"], ["generate", "--out"], [*TRAIN_GENERATOR, "--out"]):
         assert "a file stands where a folder is expected" in refused(*words, tmp_path / "taken" / "below"), words
     assert (tmp_path / "taken").read_text() == "precious"
-
-
-def noise(seed: int) -> np.ndarray:
-    """12 leads whose limb leads agree."""
-    return derive_leads(np.random.default_rng(seed).normal(0, 0.3, (5000, 8)))
-
-
-def record(folder: Path, name: str, signal: np.ndarray | None = None, leads=LEADS) -> Path:
-    signal = select_leads(noise(len(name)), LEADS, leads) if signal is None else signal
-    write_record(folder, name, signal.astype("float32"), leads, 500, ["Dx: 426783006"])
-    return folder
-
-
-def test_folders_without_a_usable_record_are_refused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty").mkdir()
-    assert "empty" in refused("prepare", "wfdb", "empty")
-    (record(tmp_path / "gone", "r1") / "r1.dat").unlink()
-    assert "r1.dat" in refused("prepare", "wfdb", "gone")
-    cut = record(tmp_path / "cut", "r1") / "r1.dat"
-    cut.write_bytes(cut.read_bytes()[:1000])
-    assert "1000" in refused("prepare", "wfdb", "cut")
-    header = record(tmp_path / "odd", "r1") / "r1.hea"
-    header.write_text(header.read_text().replace(" V6", " QQ"))
-    assert "QQ" in refused("prepare", "wfdb", "odd")
-    record(tmp_path / "few", "r1", leads=LEADS[:8])
-    assert "V3" in refused("prepare", "wfdb", "few")
-
-
-def test_bad_records_are_rejected_and_fatal_only_when_strict(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    source = record(tmp_path / "source", "good")
-    flat = noise(0)
-    flat[:, 7] = 0.0
-    record(source, "flat", flat)
-    missing = noise(1)
-    missing[100:200, 3] = np.nan
-    record(source, "missing", missing)
-    code, out, _ = call("prepare", "wfdb", "source", "--out", "data/a")
-    assert code == 0
-    assert "2 rejected" in out
-    listed = (tmp_path / "data/a/rejected.csv").read_text()
-    assert "flat" in listed
-    assert "missing" in listed
-    line = refused("prepare", "wfdb", "source", "--out", "data/b", "--strict")  # the shard that is done first speaks
-    assert "flat" in line or "missing samples in aVR" in line
-    assert not (tmp_path / "data/b/dataset.json").exists()
 
 
 def test_a_task_that_does_not_fit_is_refused(chain, monkeypatch, tmp_path):
@@ -386,17 +265,6 @@ def test_data_of_another_rate_or_leads_than_the_model_is_refused(chain, monkeypa
         assert call("finetune", "--data", f"data/{name}", "--from", run)[0] == 2
 
 
-def test_a_damaged_shard_is_found_and_named(chain, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    assert call("prepare", "--limit", 21, "--quiet")[0] == 0
-    shard = next(Path("data/simulated").glob("train*"))
-    content = bytearray(shard.read_bytes())
-    content[5000] ^= 4
-    shard.write_bytes(content)
-    assert shard.name in refused("info", "--verify")
-    assert shard.name in refused("train-generator", "vqvae", *TINY_TRAINING)
-
-
 @pytest.mark.parametrize("command", [each.name for each in app.registered_commands])
 def test_every_command_has_its_help(command):
     code, out, err = call(command, "--help")
@@ -409,12 +277,3 @@ def test_help_is_quick_because_it_imports_nothing_heavy():
     code = f"import sys; from ecgtf.cli.main import app; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_an_error_shows_its_traceback_with_debug(tmp_path):
-    words = [sys.executable, "-m", "ecgtf.cli.main", "info", "nowhere"]
-    plain = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert (plain.returncode, plain.stderr.count("\n")) == (2, 1)
-    told = subprocess.run([*words, "--debug"], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert told.returncode == 2
-    assert "Traceback" in told.stderr

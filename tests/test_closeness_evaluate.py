@@ -105,7 +105,8 @@ def test_records_of_new_people_score_as_real_ones_and_distorted_ones_do_not(peop
 
 
 def test_a_group_that_fails_takes_nothing_from_the_others(people):
-    content = evaluate(people[:120], people[120:200], groups=["distribution", "utility", "physiology"])["metrics"]
+    groups = ["distribution", "utility", "physiology"]
+    content = evaluate(people[:120], people[120:200], groups=groups, preset="tiny")["metrics"]
     assert content["frechet_distance"]["value"] is None
     assert "labels" in content["frechet_distance"]["reason"]
     assert content["tstr_over_trtr"]["value"] is None
@@ -160,10 +161,16 @@ def larger(tmp_path_factory):
     )
 
 
-def test_tiny_classifiers_report_and_page(larger, tmp_path):
-    out = tmp_path / "report"
+@pytest.fixture(scope="module")
+def reported(larger, tmp_path_factory):
+    """The folder of a whole report on the two, and what it says."""
+    out = tmp_path_factory.mktemp("reported") / "report"
+    return out, evaluate(*larger, out=out, preset="tiny", max_records=130)
+
+
+def test_tiny_classifiers_report_and_page(larger, reported):
     real, made = larger
-    content = evaluate(real, made, out=out, preset="tiny", max_records=130)
+    out, content = reported
     assert content == json.loads((out / "closeness.json").read_text())
     assert (out / "index.html").stat().st_size > 50_000
     reasons = {name: entry["reason"] for name, entry in content["metrics"].items() if entry["value"] is None}
@@ -255,12 +262,11 @@ def test_a_class_without_synthetic_records_is_named(small_dataset, tmp_path):
     assert metrics_table(content).startswith("no synthetic records of SB, ST, SA, AFLT, SVT")
 
 
-def test_an_extractor_is_looked_at_before_anything_is_computed_or_deleted(larger, tmp_path):
+def test_an_extractor_is_looked_at_before_anything_is_computed_or_deleted(larger, reported, tmp_path):
     real, made = larger
+    out, _ = reported
     with pytest.raises(ValueError, match="is not a run folder"):
         evaluate(real, made, groups=["temporal"], extractor=tmp_path)
-    out = tmp_path / "report"
-    evaluate(real, made, groups=["distribution"], preset="tiny", out=out)
     with pytest.raises(ValueError, match="lies in the report folder"):
         evaluate(real, made, groups=["distribution"], extractor=out / "extractor", out=out, overwrite=True)
     assert (out / "extractor" / "model.keras").exists()
