@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from ecgtf.cli import classifiers, data, generators, reports, studies
+from ecgtf.workers import WorkerDied
 
 FILE_FOR_FOLDER = (NotADirectoryError, FileExistsError)
 """What the system says of a folder to be made at, or below, a file."""
@@ -51,6 +52,8 @@ def _tell(error: BaseException, code: int) -> None:
         text = f"{error.filename}: a file stands where a folder is expected; name another place"
     elif isinstance(error, OSError) and error.errno in _NO_ROOM:
         text = f"no room to write ({error.strerror}); nothing half-written counts as finished: make room, then {_GO_ON}"
+    elif isinstance(error, WorkerDied):
+        text = f"{text}; {_GO_ON}"
     typer.echo(f"error: {text}", err=True)
     raise typer.Exit(code) from error
 

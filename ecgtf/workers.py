@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
@@ -20,6 +21,10 @@ Result = TypeVar("Result")
 
 _DIED = "a worker process died: perhaps memory ran out"
 _OR_NO_GUARD = ", or the calling script lacks `if __name__ == '__main__':` around its work"
+
+
+class WorkerDied(RuntimeError):
+    """A process ended without a word; what was finished before is kept."""
 
 
 def available_cpus() -> int:
@@ -39,7 +44,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], workers: in
         workers: how many processes; as many as processors if None.
 
     Raises:
-        RuntimeError: if a worker process dies.
+        WorkerDied: if a worker process does.
     """
     workers = min(workers or available_cpus(), len(jobs))
     if workers <= 1:
@@ -48,10 +53,12 @@ def run_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], workers: in
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_initialise_worker)
     try:
-        for future in as_completed([pool.submit(function, job) for job in jobs]):
+        with _interrupts_held_back():
+            futures = [pool.submit(function, job) for job in jobs]
+        for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool:
-        raise RuntimeError(f"{_DIED} (use fewer workers){_OR_NO_GUARD}") from None
+        raise WorkerDied(f"{_DIED} (use fewer workers){_OR_NO_GUARD}") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -73,7 +80,7 @@ def run_in_turn(
 
     Raises:
         ValueError: if `at_most` is not positive.
-        RuntimeError: if a process dies.
+        WorkerDied: if a process does.
     """
     if at_most < 1:
         raise ValueError(f"expected at least 1 job for a process, received {at_most}")
@@ -85,7 +92,8 @@ def run_in_turn(
         some = jobs[start : start + at_most]
         ours, theirs = context.Pipe()
         process = context.Process(target=_work_through, args=(first, theirs))
-        process.start()
+        with _interrupts_held_back():
+            process.start()
         theirs.close()  # the process has its own: where it dies, there is nobody to send to or receive from
         try:
             ours.send((function, some))
@@ -95,7 +103,7 @@ def run_in_turn(
                     raise error
                 yield result
         except (EOFError, ConnectionError):
-            raise RuntimeError(f"{_DIED}{_OR_NO_GUARD}") from None
+            raise WorkerDied(f"{_DIED}{_OR_NO_GUARD}") from None
         except BaseException:
             process.terminate()
             raise
@@ -126,8 +134,21 @@ def _portable(error: BaseException) -> BaseException:
     return error
 
 
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C waits, and never comes to processes started meanwhile: it is for the parent, which ends them in order."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _initialise_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the pool in order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be held back
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _keep_freed_memory()
 

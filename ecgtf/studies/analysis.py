@@ -128,18 +128,18 @@ class Analysis:
 
     def ratio(self, first: Cell, second: Cell, test_on: str) -> Estimate | None:
         """The macro-AUROC of an arm over that of another, resampled together; None where one of them is not yet run."""
-        sides = [self.score(arm, test_on) for arm in (first, second)]
-        if None in sides:
+        one, other = self.score(first, test_on), self.score(second, test_on)
+        if one is None or other is None:
             return None
-        return estimate(sides[0].macro_auroc.value / sides[1].macro_auroc.value, sides[0].drawn / sides[1].drawn)
+        return estimate(one.macro_auroc.value / other.macro_auroc.value, one.drawn / other.drawn)
 
     def _difference(self, first: Cell, second: Cell, test_on: str) -> Difference | None:
-        sides = [self.score(arm, test_on) for arm in (first, second)]
-        if None in sides:
+        one, other = self.score(first, test_on), self.score(second, test_on)
+        if one is None or other is None:
             return None
-        found = difference(sides[0].macro_auroc.value - sides[1].macro_auroc.value, sides[0].drawn - sides[1].drawn)
-        within = estimate(sides[0].within.value - sides[1].within.value, sides[0].within_drawn - sides[1].within_drawn)
-        return replace(found, seeds=min(side.seeds for side in sides), within=within)
+        found = difference(one.macro_auroc.value - other.macro_auroc.value, one.drawn - other.drawn)
+        within = estimate(one.within.value - other.within.value, one.within_drawn - other.within_drawn)
+        return replace(found, seeds=min(one.seeds, other.seeds), within=within)
 
     def _score_all(self, test_on: str, bootstrap: int) -> None:
         counts = ids = None

@@ -55,7 +55,7 @@ def run_study(
     Raises:
         LeakError: if a generator or classifier to start from, or a ready source, saw records that the study tests on.
         ValueError: if the folder holds a study of other settings, or a setting is not possible.
-        RuntimeError: if a process is killed, as where memory runs out.
+        WorkerDied: if a process is killed, as where memory runs out.
     """
     out = Path(out)
     cells = study_cells(study, config)
