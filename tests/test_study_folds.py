@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from conftest import toy_record, write_toy_dataset
 
-from ecgtf.dataset import finish_dataset, load_arrays, read_manifest, read_records, write_split
+from ecgtf.dataset import LeakError, finish_dataset, load_arrays, read_manifest, read_records, write_split
+from ecgtf.ecg import SPLITS
 from ecgtf.studies.config import Grid, Recipe, StudyConfig
 from ecgtf.studies.folds import make_folds, write_fold
 
@@ -20,19 +21,32 @@ def settings(tmp_path_factory):
     per_class = {"train": 8, "validation": 3, "test": 4}
     a = write_toy_dataset(root / "a", per_class, name="a")
     b = write_toy_dataset(root / "b", dict.fromkeys(per_class, 3), name="b")
-    rename(b)
+    rewritten(b, b, lambda split, records: [replace(record, id=f"b/{record.id}") for record in records])  # another source
     return StudyConfig("toy", "rhythm4", {"A": (str(a),), "B": (str(b),)}, {"plain": Recipe()}, merge=True, folds=FOLDS)
 
 
-def rename(folder):
-    """Gives the records of a set ids and patients of their own."""
-    manifest = read_manifest(folder)
-    summaries = []
-    for split in ("train", "validation", "test"):
-        records = [replace(record, id=f"b/{record.id}") for record in read_records(folder, split, manifest)]
+def rewritten(source, folder, change):
+    """The data set with a change to its records: what `change` makes of a split's name and its list of records."""
+    manifest, summaries = read_manifest(source), []
+    folder.mkdir(exist_ok=True)
+    for split in SPLITS:
+        records = change(split, list(read_records(source, split, manifest)))
         summaries += write_split(folder, split, records, len(records), manifest.leads, manifest.samples)
-    about = {"name": "b", "sampling_rate": manifest.sampling_rate, "seconds": manifest.seconds, "leads": manifest.leads}
+    about = {"name": folder.name, "sampling_rate": manifest.sampling_rate, "seconds": manifest.seconds, "leads": manifest.leads}
     finish_dataset(folder, about, summaries)
+    return str(folder)
+
+
+def patients(config):
+    """The source and patient of each record that has one, by id."""
+    return {
+        record.id: (record.id.split("/")[0], record.patient)
+        for folders in config.collections.values()
+        for folder in folders
+        for split in SPLITS
+        for record in read_records(folder, split)
+        if record.patient
+    }
 
 
 def test_each_record_is_tested_once_and_no_patient_stands_on_two_sides(settings):
@@ -41,11 +55,37 @@ def test_each_record_is_tested_once_and_no_patient_stands_on_two_sides(settings)
     assert tested == Counter(member.id for member in folds.members)
     for fold in range(FOLDS):
         sides = defaultdict(set)
-        for member in folds.members:
-            sides[member.group].add(folds.splits[fold][member.id])
+        for id_, patient in patients(settings).items():
+            sides[patient].add(folds.splits[fold][id_])
         assert all(len(splits) == 1 for splits in sides.values())
         merged = {member.id for member in folds.of("A+B", fold, "train")}
         assert merged == {member.id for name in "AB" for member in folds.of(name, fold, "train")}
+
+
+def test_patients_in_two_data_sets_stay_together_and_in_two_collections_are_refused(settings, tmp_path):
+    (whole,) = settings.collections["A"]
+
+    def every_other(first):
+        def change(split, records):
+            shared = [replace(record, patient=f"p{number // 4}") for number, record in enumerate(records)]
+            return shared[first::2]
+
+        return change
+
+    one, two = (rewritten(whole, tmp_path / name, every_other(first)) for first, name in enumerate(("one", "two")))
+    together = replace(settings, collections={"A": (one, two)}, merge=False)
+    folds = make_folds(together)
+    for fold in range(FOLDS):
+        sides = defaultdict(set)
+        for id_, patient in patients(together).items():
+            sides[patient].add(folds.splits[fold][id_])
+        assert all(len(splits) == 1 for splits in sides.values())
+    with pytest.raises(
+        LeakError, match=r"patient p\d+ of toy has records on two sides of a fold, toy/.* of A \(.*\) and toy/.* of B"
+    ):
+        make_folds(replace(settings, collections={"A": (one,), "B": (two,)}))
+    with pytest.raises(LeakError, match="on two sides of a fold"):
+        make_folds(replace(together, folds=0))  # the sets' own splits have some of them on two sides
 
 
 def test_classes_are_spread_evenly(settings):
@@ -82,11 +122,14 @@ def test_signals_arrive_as_they_were(settings, tmp_path):
         np.testing.assert_array_equal(signal, there[name])
 
 
-def test_without_folds_the_splits_are_those_of_the_data_sets(settings):
-    from dataclasses import replace
+def test_without_folds_the_splits_are_those_of_the_data_sets(settings, tmp_path):
+    def apart(split, records):
+        return [replace(record, patient=record.patient and f"{split} {record.patient}") for record in records]
 
-    folds = make_folds(replace(settings, folds=0))
-    given = set(load_arrays(settings.collections["A"][0], "validation").ids)
+    (whole,) = settings.collections["A"]
+    config = replace(settings, folds=0, merge=False, collections={"A": (rewritten(whole, tmp_path / "apart", apart),)})
+    folds = make_folds(config)
+    given = set(load_arrays(whole, "validation").ids)
     assert {member.id for member in folds.of("A", 0, "validation")} == given
 
 

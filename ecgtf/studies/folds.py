@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from ecgtf.classifiers.examples import share, strata
 from ecgtf.copies import left_out
-from ecgtf.dataset import combined_manifest, finish_dataset, read_manifests, read_records, write_split
+from ecgtf.dataset import LeakError, combined_manifest, finish_dataset, read_manifests, read_records, write_split
 from ecgtf.ecg import SPLITS, Record
 from ecgtf.studies.config import StudyConfig
 
@@ -55,6 +55,7 @@ def make_folds(config: StudyConfig) -> Folds:
     stand in several collections are read once.
 
     Raises:
+        LeakError: if a patient stands in two collections, or in two splits of the data sets' own.
         ValueError: if a data set is missing or synthetic, sets do not fit together, an id stands twice, or a class of a collection
             that is trained on is missing in a fold's training records.
     """
@@ -78,8 +79,19 @@ def make_folds(config: StudyConfig) -> Folds:
 
 
 def _checked(folds: Folds) -> Folds:
-    """The folds, if each has training records of every class where classes exclude each other: nothing can be trained otherwise."""
+    """The folds, if no patient is on two sides of one, and each has training records of every class where classes exclude each
+    other: nothing can be trained otherwise."""
     config = folds.config
+    for splits in folds.splits:
+        side: dict[str, Member] = {}
+        for member in folds.members:
+            other = side.setdefault(member.group, member)
+            if splits[member.id] != splits[other.id]:
+                raise LeakError(
+                    f"{member.group} has records on two sides of a fold, {other.id} of {other.collection} ({splits[other.id]}) and "
+                    f"{member.id} of {member.collection} ({splits[member.id]}); "
+                    "expected all on one: put them into one collection, and take folds above 0"
+                )
     trained = dict.fromkeys(
         name for grids in config.grids.values() for grid in grids for name in grid.collections or config.all_collections
     )
@@ -108,11 +120,12 @@ def _members(config: StudyConfig) -> Iterator[Member]:
                 for record in read_records(folder, split, manifest):
                     if record.id not in skipped[folder]:
                         label = tuple(task.labels([record.codes])[0].tolist())
-                        yield Member(collection, folder, split, record.id, _group(folder, record), label)
+                        yield Member(collection, folder, split, record.id, _group(record), label)
 
 
-def _group(folder: Path, record: Record) -> str:
-    return f"{folder} patient {record.patient}" if record.patient else f"record {record.id}"
+def _group(record: Record) -> str:
+    """The patient, known by the source in the record's id: a collection may lie in several data sets."""
+    return f"patient {record.patient} of {record.id.split('/')[0]}" if record.patient else f"record {record.id}"
 
 
 def _split(members: Sequence[Member], folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
