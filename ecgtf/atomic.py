@@ -29,6 +29,16 @@ def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing, or nothing but temporary files of killed processes."""
+    return all(map(is_temporary, folder.iterdir()))
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file or folder is unfinished, by its name."""
+    return path.name.startswith(".") and ".tmp" in path.name
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes `content` (text as UTF-8) to `path`; a reader sees the old file or the whole new one, never half of it."""
     with replacing(path) as temporary:

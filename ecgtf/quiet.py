@@ -1,4 +1,5 @@
-"""Imports TensorFlow without the lines about devices and CPU features that its C++ side prints meanwhile."""
+"""Imports TensorFlow without the lines about devices and CPU features that its C++ side prints meanwhile, and without taking all of
+a GPU's memory at once."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ def import_tensorflow() -> None:
             os.dup2(nowhere.fileno(), 2)
             import tensorflow as tf
 
-            tf.config.list_physical_devices()  # looks for GPUs now, and says so
+            for gpu in tf.config.list_physical_devices("GPU"):  # looks for them now, and says so
+                tf.config.experimental.set_memory_growth(gpu, True)  # others may work on it: the parts of a study
     finally:
         os.dup2(kept, 2)
         os.close(kept)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import keras
 
-from ecgtf.atomic import replacing, write_atomically, write_json
+from ecgtf.atomic import is_empty, replacing, write_atomically, write_json
 
 
 def versions() -> dict[str, str]:
@@ -62,10 +62,10 @@ class Run:
             there = resume and (folder / "config.json").exists()
             return cls(folder, cls.load(folder).config if there else config | {"finished": False}, writes)
         if overwrite and folder.exists() and not resume:
-            if any(folder.iterdir()) and not (folder / "config.json").exists():
+            if not is_empty(folder) and not (folder / "config.json").exists():
                 raise ValueError(f"{folder} is not a run folder; it is left as it is: name another --out")
             shutil.rmtree(folder)
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and not is_empty(folder):
             if not resume:
                 raise ValueError(
                     f"{folder} is not empty; use --resume to go on with its run, --overwrite to replace it, or another --out"

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 import tensorflow as tf
 
-from ecgtf.atomic import replacing
+from ecgtf.atomic import is_temporary, replacing
 from ecgtf.conditions import draw_rates, encode, of_split
 from ecgtf.dataset import Manifest, finish_dataset, read_labels, read_manifest, write_split
 from ecgtf.ecg import Record, lead_matrix, select_leads
@@ -340,5 +340,5 @@ def _check_replaceable(out: Path, format: str) -> None:
 
 def _unfinished(out: Path) -> bool:
     """Whether the folder holds nothing but the shards of an interrupted `generate`."""
-    names = [path.name for path in out.iterdir()]
+    names = [path.name for path in out.iterdir() if not is_temporary(path)]
     return "dataset.json" not in names and all(".tfrecord-" in name for name in names)

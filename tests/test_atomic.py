@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from ecgtf.atomic import replacing, write_atomically, write_json
+from ecgtf.atomic import is_empty, replacing, write_atomically, write_json
 
 
 def test_text_bytes_and_json_are_written(tmp_path):
@@ -36,3 +36,12 @@ def test_the_temporary_name_is_hidden_marked_and_of_this_process(tmp_path):
     with replacing(path, ".npz") as temporary:
         np.savez(temporary, a=np.arange(3))  # would append .npz to another name
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_with_nothing_but_what_a_killed_process_left_counts_as_empty(tmp_path):
+    assert is_empty(tmp_path)
+    with replacing(tmp_path / "config.json") as temporary:
+        temporary.touch()
+        assert is_empty(tmp_path)
+    (tmp_path / "config.json").touch()
+    assert not is_empty(tmp_path)

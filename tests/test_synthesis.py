@@ -151,7 +151,7 @@ def test_what_is_there_is_not_overwritten_unasked(run, small_dataset, tmp_path):
         generate(run, out, per_class=1, **FEW)
     generate(run, out, per_class=2, overwrite=True, **FEW)
     assert read_manifest(out).records == 14
-    (out / "dataset.json").unlink()  # as a killed command leaves it
+    (out / "dataset.json").rename(out / ".dataset.json.123.tmp")  # as a killed command leaves it
     generate(run, out, per_class=1, **FEW)
     assert read_manifest(out).records == 7
     (tmp_path / "notes").mkdir()

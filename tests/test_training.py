@@ -63,6 +63,14 @@ def test_the_learning_rate_warms_up_to_its_peak_and_falls_to_zero(peak, steps):
     assert (np.diff(rates[warm:]) < 0).all()
 
 
+def test_a_run_killed_before_its_configuration_was_whole_starts_afresh(tmp_path):
+    for options in ({"resume": True}, {"overwrite": True}, {}):
+        folder = tmp_path / str(options)
+        folder.mkdir()
+        (folder / ".config.json.123.tmp").write_text("{")
+        assert Run.load(Run.open(folder, {"command": "test"}, **options).folder).config["command"] == "test"
+
+
 def test_training_stops_at_the_step_asked_for_and_logs_every_checkpoint(tmp_path):
     run = Run.open(tmp_path / "run", {"command": "test"})
     model = compiled_line()

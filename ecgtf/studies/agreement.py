@@ -7,21 +7,33 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ecgtf.atomic import write_json
+from ecgtf.atomic import sha256, write_json
 from ecgtf.manifest import read_manifest
 from ecgtf.run_folder import versions
 from ecgtf.studies.config import StudyConfig
 from ecgtf.studies.results import TABLE
+from ecgtf.tasks import get_task
 
 SETTINGS = "study.json"
 
 
+_PARTS = ("recipes", "sources", "generators")
+
+
 def asked_for(study: str, config: StudyConfig) -> dict[str, Any]:
-    """What results depend on: the study, its settings, and its data sets by the checksums of their records."""
+    """What results depend on: the study, its settings, what its tasks are, and checksums of its data sets' records and of the models
+    that its generators start from."""
     folders = [folder for folders in config.collections.values() for folder in folders]
     folders += [folder for source in config.sources.values() for folder in source.data]
     sums = {str(folder): read_manifest(folder).checksum for folder in folders if Path(folder, "dataset.json").is_file()}
-    return json.loads(json.dumps({"study": study, "settings": config.as_dict(), "data": sums}))
+    starts = [
+        Path(plan.start) for plan in config.generators.values() if plan.start and Path(plan.start, "model.keras").is_file()
+    ]
+    sums |= {str(run): sha256(run / "model.keras") for run in starts}
+    tasks = {
+        name: get_task(name).reference for name in [config.task, *(source.task for source in config.sources.values())] if name
+    }
+    return json.loads(json.dumps({"study": study, "settings": config.as_dict(), "tasks": tasks, "data": sums}))
 
 
 def check_folders(out: Path, work: Path, asked: dict[str, Any]) -> None:
@@ -34,7 +46,7 @@ def check_folders(out: Path, work: Path, asked: dict[str, Any]) -> None:
         check_same(out, asked, "name another --out")
     elif out.exists() and any(out.iterdir()) and not (out / SETTINGS).is_file():
         raise ValueError(f"{out} is not empty and holds no study; name another --out")
-    if (work / SETTINGS).is_file() and (work / "folds").is_dir():
+    if (work / SETTINGS).is_file() and _has_work(work):
         check_same(work, asked | {"study": settings_of(work)["study"]}, "name another folder by the setting work, or delete it")
 
 
@@ -49,7 +61,7 @@ def check_same(folder: Path, asked: dict[str, Any], advice: str) -> None:
         old, new = (content["settings"].get(name, content.get(name)) for content in (there, asked))
         if old != new:
             raise ValueError(f"{folder} holds a study of another {name} ({old} there, {new} now): {advice}")
-    for name in ("recipes", "sources", "generators"):
+    for name in _PARTS:
         old, new = there["settings"].get(name, {}), asked["settings"][name]
         changed = [part for part in old if part in new and old[part] != new[part]]
         if changed:
@@ -57,16 +69,28 @@ def check_same(folder: Path, asked: dict[str, Any], advice: str) -> None:
                 f"{folder} holds a study with other {name}: {changed[0]} was {old[changed[0]]}, is {new[changed[0]]}: "
                 f"give it another name, or {advice}"
             )
+    for task, classes in asked["tasks"].items():
+        if there.get("tasks", {}).get(task, classes) != classes:
+            raise ValueError(f"{folder} holds a study of another task: {task} was changed since: {advice}")
     for data, checksum in asked["data"].items():
         if there.get("data", {}).get(data, checksum) != checksum:
-            raise ValueError(f"{folder} holds a study of other records: {data} was prepared anew since: {advice}")
+            raise ValueError(f"{folder} holds a study of other records: {data} was made anew since: {advice}")
 
 
 def keep_settings(folders: Iterable[Path], asked: dict[str, Any]) -> None:
-    """Writes what was asked for into folders."""
+    """Writes what was asked for into folders; recipes, sources, generators, tasks and data sets of earlier starts stay known, for
+    what was made by them is still there."""
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / SETTINGS, asked | {"versions": versions()})
+        known = settings_of(folder) if (folder / SETTINGS).is_file() and _has_work(folder) else {}
+        parts = {name: known.get("settings", {}).get(name, {}) | asked["settings"][name] for name in _PARTS}
+        more = {name: known.get(name, {}) | asked[name] for name in ("tasks", "data")}
+        write_json(folder / SETTINGS, asked | {"settings": asked["settings"] | parts} | more | {"versions": versions()})
+
+
+def _has_work(folder: Path) -> bool:
+    """Whether a folder of results or of work holds anything that was made by its settings."""
+    return (folder / TABLE).is_file() or (folder / "folds").is_dir()
 
 
 def settings_of(folder: Path) -> dict[str, Any]:

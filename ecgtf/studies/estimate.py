@@ -20,10 +20,11 @@ from ecgtf.conditions import encode
 from ecgtf.dataset import Manifest, combined_manifest
 from ecgtf.generators.presets import get_preset
 from ecgtf.generators.stages import Stages
+from ecgtf.studies.agreement import asked_for, check_folders
 from ecgtf.studies.cells import Cell, part_of, study_cells
 from ecgtf.studies.config import FOREST, GeneratorPlan, Recipe, StudyConfig
 from ecgtf.studies.results import Results
-from ecgtf.studies.sources import Workshop, pool_labels
+from ecgtf.studies.sources import Workshop, fold_name, judge_name, pool_labels, set_name
 from ecgtf.studies.trials import pretraining_name
 from ecgtf.training import make_optimizer, set_precision
 
@@ -44,6 +45,7 @@ def describe(study: str, config: StudyConfig, out: str | Path, only: str | None 
     Raises:
         ValueError: as `run_study`.
     """
+    check_folders(Path(out), config.work_folder, asked_for(study, config))
     cells = part_of(study_cells(study, config), only)
     done = Results(out).done(config)
     left = [cell for cell in cells if cell.name not in done]
@@ -81,7 +83,7 @@ class Forecast:
         pretrained = sum(self._pretrainings(cells).values())
         generators, drawn = 0.0, 0.0
         for name, collection, fold, seen in self._synthetic(cells):
-            folder = f"{name}-{collection}-{fold}-real{seen:g}"
+            folder = set_name(name, collection, fold, seen)
             training, drawing = generator_seconds(self.config.generators[name], self._signal, self.config.task)
             if not (self.config.work_folder / "generators" / folder / "model.keras").is_file():
                 generators += training
@@ -114,7 +116,7 @@ class Forecast:
         for cell in cells:
             recipe = self.config.recipes.get(cell.recipe)
             if recipe and recipe.keep < 1 and any(stage in self.config.generators for stage in cell.stages):
-                name = f"{cell.collection}-{cell.fold}-real{cell.fraction:g}-{cell.classifier}-{cell.recipe}"
+                name = judge_name(fold_name(cell.collection, cell.fold, cell.fraction), cell.classifier, cell.recipe)
                 if not (self.config.work_folder / "judges" / name / "model.keras").is_file():
                     found[f"judge {name}"] = self._training(cell.classifier, recipe, recipe.steps)
             for count in range(1, len(cell.stages) + 1) if self.study == "transfer" else ():

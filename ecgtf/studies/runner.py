@@ -89,7 +89,7 @@ def _run_cell(trials: Trials, results: Results, cell: Cell) -> None:
         started = time.monotonic()
         try:
             outcome = trials.run(cell)
-        except (LeakError, OSError):  # no result of the cell's: a fault in the settings, or of the machine
+        except (LeakError, OSError, MemoryError):  # no result of the cell's: a fault in the settings, or of the machine
             raise
         except Exception as error:  # TensorFlow's errors share no other base class
             results.append([Row(cell, cell.collection, error=_one_line(error))])

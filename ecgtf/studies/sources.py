@@ -50,13 +50,13 @@ class Workshop:
 
     def fold(self, collection: str, fold: int, fraction: float = 1.0) -> Path:
         """The data set of a fold, with a share of its training and validation records."""
-        with self.alone(name := f"{collection}-{fold}-real{fraction:g}"):
+        with self.alone(name := fold_name(collection, fold, fraction)):
             return write_fold(self.folds, collection, fold, fraction, self.folder / "folds" / name)
 
     def generator(self, name: str, collection: str, fold: int, seen: float) -> Path:
         """The run of a generator trained on a share of a fold's training records."""
         data, plan = self.fold(collection, fold, seen), self.config.generators[name]
-        out = self.folder / "generators" / f"{name}-{collection}-{fold}-real{seen:g}"
+        out = self.folder / "generators" / set_name(name, collection, fold, seen)
         if out.name in self._failed:
             raise self._failed[out.name]
         with self.alone(out.name):
@@ -88,7 +88,7 @@ class Workshop:
     def synthetic(self, name: str, collection: str, fold: int, seen: float) -> Path:
         """The set drawn from a generator: enough for every ratio that the study asks for."""
         plan, task = self.config.generators[name], self.config.the_task
-        out = self.folder / "synthetic" / f"{name}-{collection}-{fold}-real{seen:g}"
+        out = self.folder / "synthetic" / set_name(name, collection, fold, seen)
         labels = pool_labels(read_labels(self.fold(collection, fold, seen), "train", task), self.config)
         with self.alone(f"synthetic-{out.name}"):
             if not _enough(out, labels, task):
@@ -110,7 +110,7 @@ class Workshop:
         finds most probable; none are needed to keep all of it."""
         if share == 1:
             return synthetic
-        judge = self.folder / "judges" / f"{real.name}-{classifier}-{name}"
+        judge = self.folder / "judges" / judge_name(real.name, classifier, name)
         out = self.folder / "kept" / f"{synthetic.name}-by-{judge.name}"
         with self.alone(f"kept-{judge.name}"):
             if not (out / "dataset.json").is_file() or read_manifest(out).provenance["of"] != read_manifest(synthetic).checksum:
@@ -138,6 +138,21 @@ class Workshop:
         with (locks / name).open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def fold_name(collection: str, fold: int, fraction: float) -> str:
+    """The folder of a fold's data set, with a share of its real records."""
+    return f"{collection}-{fold}-real{fraction:g}"
+
+
+def set_name(generator: str, collection: str, fold: int, seen: float) -> str:
+    """The folder of a generator trained on a share of a fold, and of what is drawn from it."""
+    return f"{generator}-{fold_name(collection, fold, seen)}"
+
+
+def judge_name(real: str, classifier: str, recipe: str) -> str:
+    """The folder of a classifier trained on the data set `real`, by which synthetic records are kept or not."""
+    return f"{real}-{classifier}-{recipe}"
 
 
 def pool_labels(labels: np.ndarray, config: StudyConfig) -> np.ndarray:
