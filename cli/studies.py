@@ -35,7 +35,7 @@ def study(
     if which not in STUDIES:
         raise ValueError(f"unknown study {which!r}; expected {' or '.join(STUDIES)}")
     import_tensorflow()
-    from ecgtf.studies.config import read_config
+    from ecgtf.studies.config_file import read_config
 
     settings = read_config(config)
     out = out or defaults.REPORTS / f"{settings.name}-{which}"

@@ -186,6 +186,17 @@ def test_a_recipe_best_on_test_records_alone_is_not_chosen(tmp_path):
     assert analysis.score(replace(REAL, recipe=TUNED), "A") == analysis.score(REAL, "A")
 
 
+def test_without_real_records_the_first_recipe_stands_whatever_else_is_done(tmp_path):
+    config = one_collection(folds=0)
+    plain = Cell("A", 0, "resnet1d", "plain", "simulator", fraction=0.0)
+    cells = [plain, replace(plain, recipe="balanced")]
+    maker = Maker(tmp_path, config).write(cells[1:], lambda cell, test_on: 1.5, lambda cell: None)
+    tuned = replace(plain, recipe=TUNED)
+    assert Pools(Results(tmp_path), cells, config).choice(tuned, "A") == {}
+    maker.write(cells[:1], lambda cell, test_on: 1.5, lambda cell: None)
+    assert Pools(Results(tmp_path), cells, config).choice(tuned, "A") == {0: "plain"}
+
+
 def test_only_seeds_of_which_all_folds_are_done_count(tmp_path):
     config = one_collection()
     cells = [cell for arm in (REAL, ADDED) for cell in arms_with_seeds(arm, config, seeds=2)]

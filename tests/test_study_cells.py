@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from ecgtf.studies.cells import Cell, augmentation_cells, part_of, transfer_cells
-from ecgtf.studies.config import read_config, shipped_configs
+from ecgtf.studies.config_file import read_config, shipped_configs
 from ecgtf.studies.results import Results, Row
 
 BASE = """
@@ -111,7 +111,16 @@ def test_parts_share_the_cells_and_keep_a_fold_of_a_collection_together(tmp_path
         (
             '[sources.rhythms]\ndata = ["r"]\ntask = "rhythm7"\n[[transfer.grid]]\nrecipes = ["plain"]\n'
             'sources = ["rhythms"]\nfractions = [0, 1]',
-            "'rhythms' ends with labels of rhythm7, the study has rhythm4",
+            "'rhythms' ends with labels of another task than rhythm4; expected fractions above 0",
+        ),
+        (
+            '[sources.rhythms]\ndata = ["r"]\ntask = "rhythm7"\n[[augmentation.grid]]\nrecipes = ["plain"]\nsources = ["rhythms"]',
+            "'rhythms' ends with labels of another task than rhythm4; they cannot stand beside real ones",
+        ),
+        (
+            '[sources.rhythms]\ndata = ["r"]\ntask = "rhythm7"\n[recipes.old]\nrehearsal = 0.5\n'
+            '[[transfer.grid]]\nrecipes = ["old"]\nsources = ["rhythms"]',
+            "they cannot stand beside real ones",
         ),
         ('[[transfer.grid]]\nrecipes = ["plain"]\nseen = ["some"]', "unknown seen 'some'"),
         ('[[transfer.grid]]\nrecipe = ["plain"]', "unknown setting 'recipe' in transfer.grid"),
@@ -125,6 +134,33 @@ def test_parts_share_the_cells_and_keep_a_fold_of_a_collection_together(tmp_path
         ("[recipes.odd]\naugment = 'gain'", "expected a number for gain"),
         ("[recipes.odd]\npreset = 'huge'", "unknown preset 'huge'"),
         ("[recipes.'a/b']", "letters, digits and _"),
+        ("[recipes.odd]\nmode = 'freeze'", "recipes.odd: unknown mode 'freeze'; expected one of unfreeze, full"),
+        ("[recipes.odd]\nsteps = -5", "recipes.odd: expected at least 1 step"),
+        ("[recipes.odd]\npretrain_steps = 0", "recipes.odd: expected at least 1 step"),
+        ("[recipes.odd]\nbatch_size = 0", "recipes.odd: expected at least 1 step and 1 record a batch, received 1 and 0"),
+        ("[recipes.odd]\nbalance = 3", "balance between 0 and 1"),
+        ("[recipes.odd]\nlearning_rate = -1", "learning rate above 0"),
+        ("[recipes.odd]\nfinetune_rate = nan", "learning rate above 0"),
+        ("[recipes.odd]\nsteps = 1.5", "expected a whole number for recipes.odd.steps, received 1.5"),
+        ("[recipes.odd]\nsteps = true", "expected a whole number for recipes.odd.steps, received true"),
+        ("[recipes]\nodd = 3", "expected a table for recipes.odd, received 3"),
+        ("[generators.g]\nkind = 'diffwave'\nprecision = 'bf16'", "generators.g: unknown precision 'bf16'"),
+        ("[generators.g]\nkind = 'diffwave'\nsampler = 'heun'", "unknown sampler 'heun'; diffwave has ddpm, ddim"),
+        ("[generators.g]\nkind = 'vqvae'\nsampler = 'ddpm'", "unknown sampler 'ddpm'; vqvae has none"),
+        ("[generators.g]\nkind = 'diffwave'\nconditions = ['bmi']", "unknown condition 'bmi'"),
+        ("[generators.g]\nkind = 'diffwave'\nsampler_steps = [0]", "at least 1 sampler step"),
+        ("[generators.g]", "generators.g: .*'kind'"),
+        (
+            "[[transfer.grid]]\nrecipes = 'plain'",
+            'expected a list with a text each for transfer.grid.recipes, received "plain"',
+        ),
+        (
+            "[[transfer.grid]]\nrecipes = ['plain']\nfractions = ['a']",
+            "expected a list with a number each for transfer.grid.fractions",
+        ),
+        ("[[transfer.grid]]\nrecipes = ['plain']\nseeds = 1.5", "expected a whole number for transfer.grid.seeds"),
+        ("[[transfer.grids]]\nrecipes = ['plain']", "unknown setting 'grids' in transfer; expected blocks"),
+        ("[transfer]\ngrid = 3", r"expected blocks \[\[transfer.grid\]\], received 3"),
         ("folds = = 2", "is no TOML file"),
     ],
 )
@@ -133,6 +169,22 @@ def test_settings_that_are_not_possible_are_one_clear_line(tmp_path, text, said)
         config(tmp_path, text)
     assert "some.toml" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("folds = 2", 'folds = "5"', 'expected a whole number for the file.folds, received "5"'),
+        ("folds = 2", "folds = 2.5", "expected a whole number for the file.folds, received 2.5"),
+        ('A = ["data/a"]', 'A = "data/a"', "expected a list with a text each for collections.A"),
+        ('[collections]\nA = ["data/a"]\nB = ["data/b"]', 'collections = ["data/a"]', "expected a table for collections"),
+    ],
+)
+def test_settings_of_another_type_are_one_clear_line(tmp_path, old, new, said):
+    path = tmp_path / "some.toml"
+    path.write_text(BASE.replace(old, new))
+    with pytest.raises(ValueError, match=said):
+        read_config(path)
 
 
 def test_the_shipped_settings_are_read(tmp_path):

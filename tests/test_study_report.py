@@ -145,34 +145,34 @@ def test_every_question_has_an_answer(report):
     assert any("2411.18456" in sentence for sentence in answers["How does this stand to the paper?"])
 
 
+@pytest.mark.parametrize("report", ["transfer"], indirect=True)
 def test_what_a_generator_saw_is_in_every_row(report):
-    folder, study, *_ = report
-    if study == "transfer":
-        rows = list(csv.DictReader(io.StringIO((folder / "tables" / "full.csv").read_text())))
-        saw = {row["generator saw"] for row in rows if row["source"] == "vqvae" and row["real records"] == "20 %"}
-        assert saw == {"all", "same (20 %)"}
-        assert {row["generator saw"] for row in rows if row["source"] in ("scratch", "simulator", "A (real)")} == {""}
-        assert all((float(row["difference"]) > -0.01) == (row["above -0.01"] == "yes") for row in rows)
-        assert all((float(row["difference low"]) > -0.01) == (row["non-inferior"] == "yes") for row in rows)
+    folder, *_ = report
+    rows = list(csv.DictReader(io.StringIO((folder / "tables" / "full.csv").read_text())))
+    saw = {row["generator saw"] for row in rows if row["source"] == "vqvae" and row["real records"] == "20 %"}
+    assert saw == {"all", "same (20 %)"}
+    assert {row["generator saw"] for row in rows if row["source"] in ("scratch", "simulator", "A (real)")} == {""}
+    assert all((float(row["difference"]) > -0.01) == (row["above -0.01"] == "yes") for row in rows)
+    assert all((float(row["difference low"]) > -0.01) == (row["non-inferior"] == "yes") for row in rows)
 
 
+@pytest.mark.parametrize("report", ["transfer"], indirect=True)
 def test_training_on_synthetic_records_alone_stands_beside_training_on_all_real_ones(report):
-    folder, study, *_ = report
-    if study == "transfer":
-        alone = list(csv.DictReader(io.StringIO((folder / "tables" / "alone.csv").read_text())))
-        assert {row["real records"] for row in alone} == {"0 %"}
-        assert {row["source"] for row in alone if row["collection"] == "A"} == {
-            "simulator",
-            "B (real)",
-            "vqvae",
-            "simulator>diff_wave",
-        }
-        for row in alone:
-            share = float(row["TSTR macro-AUROC"]) / float(row["TRTR macro-AUROC"])
-            assert float(row["TSTR over TRTR"]) == pytest.approx(share, rel=1e-4)
-            assert float(row["TSTR over TRTR low"]) < share < float(row["TSTR over TRTR high"])
-        compared = list(csv.DictReader(io.StringIO((folder / "tables" / "tuned-A.csv").read_text())))
-        assert {row["real records"] for row in compared} == {"20 %", "100 %"}  # from scratch there is nothing at 0 %
+    folder, *_ = report
+    alone = list(csv.DictReader(io.StringIO((folder / "tables" / "alone.csv").read_text())))
+    assert {row["real records"] for row in alone} == {"0 %"}
+    assert {row["source"] for row in alone if row["collection"] == "A"} == {
+        "simulator",
+        "B (real)",
+        "vqvae",
+        "simulator>diff_wave",
+    }
+    for row in alone:
+        share = float(row["TSTR macro-AUROC"]) / float(row["TRTR macro-AUROC"])
+        assert float(row["TSTR over TRTR"]) == pytest.approx(share, rel=1e-4)
+        assert float(row["TSTR over TRTR low"]) < share < float(row["TSTR over TRTR high"])
+    compared = list(csv.DictReader(io.StringIO((folder / "tables" / "tuned-A.csv").read_text())))
+    assert {row["real records"] for row in compared} == {"20 %", "100 %"}  # from scratch there is nothing at 0 %
 
 
 @pytest.mark.parametrize("study", STUDIES)

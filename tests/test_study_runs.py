@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import edit_manifest
+from conftest import edit_manifest, write_toy_dataset
 from typer.testing import CliRunner
 
 from ecgtf.classifiers.examples import read_examples
@@ -24,7 +24,7 @@ from ecgtf.dataset import hash_id, read_ids, read_manifest
 from ecgtf.studies import STUDIES
 from ecgtf.studies.agreement import SETTINGS
 from ecgtf.studies.cells import study_cells
-from ecgtf.studies.config import read_config, shipped_configs
+from ecgtf.studies.config_file import read_config, shipped_configs
 from ecgtf.studies.results import Results
 from ecgtf.tasks import get_task
 
@@ -158,7 +158,7 @@ def test_a_study_that_is_killed_ends_with_the_lines_of_one_that_ran_through(plac
     """Killed with no warning behind its first cell, and again in the middle of a generator's training; a process for each cell."""
     path, out = settings(beside, name="smoke", grids=DIFFWAVE), beside / AUGMENTATION
     work = f"run_study('augmentation', read_config({str(path)!r}), {str(out)!r}, cells_per_process=1, quiet=True)"
-    imports = "from ecgtf.studies.runner import run_study; from ecgtf.studies.config import read_config"
+    imports = "from ecgtf.studies.runner import run_study; from ecgtf.studies.config_file import read_config"
     done, generators = out / "results.csv", beside / "runs/study-smoke/generators"
     for moment in (lambda: done.exists() and done.read_text().count("\n") > 2, lambda: list(generators.glob("*/log.csv"))):
         running = subprocess.Popen([sys.executable, "-c", f"{imports}; {work}"])
@@ -282,12 +282,56 @@ def test_settings_that_were_wrong_may_be_corrected(beside):
     without_error("reports/smoke-transfer")
 
 
+def test_a_source_with_fewer_records_than_are_to_be_added_is_refused(beside):
+    for study, grid in (
+        ("augmentation", 'sources = ["simulator"]\nratios = [0, 5]'),
+        ("transfer", 'sources = ["simulator"]\nfractions = [1]'),
+    ):
+        path = settings(
+            beside, ("rehearsal = 0.5", "rehearsal = 5"), grids=f'[[{study}.grid]]\nrecipes = ["filtered"]\n{grid}\n'
+        )
+        for dry in ([], ["--dry-run"]):
+            said = call("study", study, path, *dry, code=2)
+            assert re.search(
+                r"simulator holds \d+ records of \w+ to learn from, but \d+ are to be added to A \(5 for each", said
+            )
+        assert not list(beside.glob("runs/*/classifiers"))
+
+
+def test_a_dry_run_counts_the_cells_and_times_every_kind_of_work(beside):
+    said = call("study", "transfer", "smoke", "--dry-run")
+    counts = [int(count) for count in re.findall(r"^ *(\d+) x ", said, flags=re.MULTILINE)]
+    planned = len(study_cells("transfer", read_config("smoke")))
+    assert sum(counts) == planned
+    assert f"{planned} cells to run, 0 done" in said
+    for work in (
+        "classifiers of the cells",
+        "pre-training of classifiers",
+        "training of generators",
+        "drawing from generators",
+    ):
+        assert re.search(rf"\d+ h \d\d min  {work}", said), said
+    assert not Path("runs/study-smoke/generators").exists()
+
+
+def test_records_without_a_validation_split_choose_no_recipe_and_are_tested_all_the_same(beside):
+    write_toy_dataset(beside / "own", {"train": 1, "test": 1})
+    grids = '[[augmentation.grid]]\nclassifiers = ["feature_forest", "resnet1d"]\nrecipes = ["plain"]\ncollections = ["A"]\n'
+    path = settings(beside, ("data/a", "own"), ("folds = 2", "folds = 0"), ("merge = true", ""), grids=grids)
+    path.write_text(path.read_text().replace('B = ["data/b"]\n', ""))
+    call("study", "augmentation", path, "--out", "out", "--quiet")
+    without_error("out")
+    assert [(row["classifier"], row["n"], row["validation_score"]) for row in table("out")] == [
+        ("feature_forest", "7", ""),
+        ("resnet1d", "7", ""),
+    ]
+
+
 def test_a_folder_of_another_study_is_left_alone(place, beside):
     shutil.copytree(place / AUGMENTATION, beside / "out")
-    said = call(
-        "study", "augmentation", settings(beside, ("steps = 20\npretrain", "steps = 30\npretrain")), "--out", "out", code=2
-    )
-    assert "other recipes: plain was" in said
+    longer = settings(beside, ("steps = 20\npretrain", "steps = 30\npretrain"))
+    for dry in ([], ["--dry-run"]):
+        assert "other recipes: plain was" in call("study", "augmentation", longer, "--out", "out", *dry, code=2)
     said = call("study", "augmentation", settings(beside, ("folds = 2", "folds = 3")), "--out", "out", code=2)
     assert "another folds (2 there, 3 now)" in said
     (beside / "mine").mkdir()

@@ -1,20 +1,24 @@
-"""What a study is asked for: one TOML file, read and checked."""
+"""What a study is asked for: collections, sources, generators, recipes, and the grids that combine them."""
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ecgtf.augment import Augmentation
 from ecgtf.classifiers import KINDS, MIXINGS
+from ecgtf.classifiers.fitting import check_training
 from ecgtf.classifiers.networks import PRESETS
+from ecgtf.classifiers.transfer import MODES
+from ecgtf.conditions import columns
+from ecgtf.generators import diffusion, flow
 from ecgtf.generators.presets import get_preset
-from ecgtf.studies import STUDIES
 from ecgtf.tasks import Task, get_task
+from ecgtf.training import PRECISIONS, check_limits
 
 FOREST = "feature_forest"
 """The classifier that is no network: a random forest on what a cardiologist measures."""
@@ -51,6 +55,23 @@ class Recipe:
     rehearsal: float = 0.0
     """Synthetic records that stay in the fine-tuning, for each real one."""
 
+    def __post_init__(self):
+        Augmentation.parse(self.augment)
+        if self.preset not in PRESETS:
+            raise ValueError(f"unknown preset {self.preset!r}; expected one of {', '.join(PRESETS)}")
+        if self.mode not in MODES:
+            raise ValueError(f"unknown mode {self.mode!r}; expected one of {', '.join(MODES)}")
+        if not 0 < self.keep <= 1 or not 0 <= self.rehearsal < np.inf:
+            raise ValueError(
+                f"expected keep above 0 and up to 1 and rehearsal of 0 or more, received {self.keep} and {self.rehearsal}"
+            )
+        if self.patience < 1:
+            raise ValueError(f"expected a patience of at least 1, received {self.patience}")
+        for steps in (self.steps, self.pretrain_steps, self.finetune_steps):
+            check_training(_or(steps, 1), _or(self.batch_size, 1), self.balance)
+        for rate in (self.learning_rate, self.finetune_rate):
+            check_limits(rate, None)
+
 
 @dataclass(frozen=True)
 class GeneratorPlan:
@@ -70,6 +91,22 @@ class GeneratorPlan:
     guidance: float | None = None
     sampler: str | None = None
     sampler_steps: int | tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        preset = get_preset(self.kind, self.preset, self.objective).with_lengths(self.steps)
+        check_training(1, _or(self.batch_size, 1), self.balance)
+        check_limits(self.learning_rate, None)
+        for condition in self.conditions:
+            columns(condition)
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {self.precision!r}; expected one of {', '.join(PRECISIONS)}")
+        if self.guidance is not None and not 0 <= self.guidance < np.inf:
+            raise ValueError(f"expected a guidance weight of 0 or more, received {self.guidance}")
+        samplers = {None: (), "flow": flow.SAMPLERS}.get(preset.objective, diffusion.SAMPLERS)
+        if self.sampler is not None and self.sampler not in samplers:
+            raise ValueError(f"unknown sampler {self.sampler!r}; {self.kind} has {', '.join(samplers) or 'none'}")
+        if min(np.atleast_1d(_or(self.sampler_steps, 1))) < 1:
+            raise ValueError(f"expected at least 1 sampler step, received {self.sampler_steps}")
 
 
 @dataclass(frozen=True)
@@ -99,6 +136,17 @@ class Grid:
     """Transfer: share of the real training and validation records; at 0 a classifier is tested as its sources left it."""
     seen: tuple[str, ...] = ("all",)
     """Transfer: real training records that the generator learnt from, `all` or the `same` share as the classifier."""
+
+    def __post_init__(self):
+        if (
+            self.seeds < 1
+            or not all(0 <= ratio < np.inf for ratio in self.ratios)
+            or not all(0 <= part <= 1 for part in self.fractions)
+        ):
+            raise ValueError(
+                "expected at least 1 seed, ratios of 0 or more and fractions from 0 to 1, "
+                f"received {self.seeds}, {list(self.ratios)} and {list(self.fractions)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -146,14 +194,8 @@ class StudyConfig:
         for name in (*named, *self.recipes):
             if not name.replace("_", "").isalnum():
                 raise ValueError(f"expected names of letters, digits and _, received {name!r}")
-        for plan in self.generators.values():
-            get_preset(plan.kind, plan.preset, plan.objective).with_lengths(plan.steps)
-        for recipe in self.recipes.values():
-            Augmentation.parse(recipe.augment)
-            if recipe.preset not in PRESETS:
-                raise ValueError(f"unknown preset {recipe.preset!r}; expected one of {', '.join(PRESETS)}")
-            if not 0 < recipe.keep <= 1 or recipe.rehearsal < 0:
-                raise ValueError(f"expected keep above 0 and up to 1 and rehearsal of 0 or more, received {recipe}")
+        if self.pool_per_class < 1:
+            raise ValueError(f"expected a pool_per_class of at least 1, received {self.pool_per_class}")
         for study, grids in self.grids.items():
             for grid in grids:
                 self._check_grid(study, grid)
@@ -178,13 +220,14 @@ class StudyConfig:
             raise ValueError(f"the source {OTHER!r} needs two collections, received {len(self.collections)}")
         if not grid.recipes and set(grid.classifiers) != {FOREST}:
             raise ValueError(f"expected recipes in each grid, names of {', '.join(self.recipes) or '[recipes.NAME]'}")
-        if grid.seeds < 1 or any(ratio < 0 for ratio in grid.ratios) or any(not 0 <= part <= 1 for part in grid.fractions):
-            raise ValueError(
-                "expected at least 1 seed, ratios of 0 or more and fractions from 0 to 1, "
-                f"received {grid.seeds}, {list(grid.ratios)} and {list(grid.fractions)}"
-            )
         if study == "transfer" and 0 in grid.fractions:
             self._check_without_real(grid)
+        if study == "augmentation" or any(self.recipes[name].rehearsal for name in grid.recipes):
+            for source in grid.sources:
+                if self._of_another_task(source):
+                    raise ValueError(
+                        f"the source {source!r} ends with labels of another task than {self.task}; they cannot stand beside real ones"
+                    )
 
     def _check_without_real(self, grid: Grid) -> None:
         """Refuses what cannot be tested without having learnt from real records."""
@@ -194,11 +237,15 @@ class StudyConfig:
                 f"the recipe {choosing[0]!r} keeps what a classifier of the real records finds probable; expected fractions above 0"
             )
         for source in grid.sources:
-            ready = self.sources.get(source.split(">")[-1])
-            if ready is not None and ready.task not in (None, self.task):
+            if self._of_another_task(source):
                 raise ValueError(
-                    f"the source {source!r} ends with labels of {ready.task}, the study has {self.task}; expected fractions above 0"
+                    f"the source {source!r} ends with labels of another task than {self.task}; expected fractions above 0"
                 )
+
+    def _of_another_task(self, source: str) -> bool:
+        """Whether the last of the sources in turn is learnt by labels that are not the study's."""
+        ready = self.sources.get(source.split(">")[-1])
+        return ready is not None and ready.task not in (None, self.task)
 
     @property
     def all_collections(self) -> tuple[str, ...]:
@@ -225,75 +272,5 @@ class StudyConfig:
         return asdict(self)
 
 
-def read_config(path: str | Path) -> StudyConfig:
-    """The settings in a TOML file, or those of a name that come with the package, such as `small`.
-
-    Raises:
-        ValueError: if there is no such file, it is no TOML, or a setting is missing, unknown or not possible.
-    """
-    shipped, path = shipped_configs(), Path(path)
-    if str(path) in shipped and not path.exists():
-        path = shipped[str(path)]
-    if not path.is_file():
-        raise ValueError(
-            f"expected a study's settings at {path}, but there is no such file, and {path} is not one of {', '.join(shipped)}"
-        )
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no TOML file: {error}") from error
-    try:
-        return _built(content, path.stem)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def config_of(settings: Mapping[str, Any]) -> StudyConfig:
-    """The settings whose `as_dict` this is, as a study's folder holds it.
-
-    Raises:
-        ValueError: as `read_config`.
-    """
-    content = dict(settings)
-    grids = content.pop("grids", {})
-    return _built(content | {study: {"grid": grids.get(study, ())} for study in STUDIES}, settings.get("name", ""))
-
-
-def shipped_configs() -> dict[str, Path]:
-    """The settings that come with the package, by name."""
-    return {path.stem: path for path in sorted((Path(__file__).parent / "configs").glob("*.toml"))}
-
-
-def _built(content: dict[str, Any], name: str) -> StudyConfig:
-    values = {"name": name} | content
-    values["collections"] = {
-        key: tuple(_listed(folders, f"collections.{key}")) for key, folders in values.get("collections", {}).items()
-    }
-    for key, kind in (("recipes", Recipe), ("sources", ReadySource), ("generators", GeneratorPlan)):
-        values[key] = {part: _made(kind, settings, f"{key}.{part}") for part, settings in values.get(key, {}).items()}
-    values["grids"] = {
-        study: tuple(_made(Grid, grid, f"{study}.grid") for grid in values.pop(study, {}).get("grid", ())) for study in STUDIES
-    }
-    if "task" not in values:
-        raise ValueError("expected a task, as in task = 'rhythm4'")
-    return _made(StudyConfig, values, "the file")
-
-
-def _made(kind: type, settings: dict[str, Any], where: str):
-    """A dataclass of settings; lists become tuples."""
-    known = [item.name for item in fields(kind)]
-    unknown = [name for name in settings if name not in known]
-    if unknown:
-        raise ValueError(f"unknown setting {unknown[0]!r} in {where}; expected some of {', '.join(known)}")
-    lists = {item.name for item in fields(kind) if str(item.type).startswith("tuple")}
-    for name in lists & settings.keys():
-        if settings[name] is not None:
-            _listed(settings[name], f"{where}.{name}")
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
-
-
-def _listed(value: Any, where: str) -> list | tuple:
-    """The value, if it is a list."""
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"expected a list for {where}, as in [{json.dumps(value)}], received {json.dumps(value)}")
-    return value
+def _or(value: Any, instead: Any) -> Any:
+    return instead if value is None else value

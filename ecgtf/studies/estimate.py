@@ -20,10 +20,10 @@ from ecgtf.conditions import encode
 from ecgtf.dataset import Manifest, combined_manifest
 from ecgtf.generators.presets import get_preset
 from ecgtf.generators.stages import Stages
-from ecgtf.studies.agreement import asked_for, check_folders
 from ecgtf.studies.cells import Cell, part_of, study_cells
 from ecgtf.studies.config import FOREST, GeneratorPlan, Recipe, StudyConfig
 from ecgtf.studies.results import Results
+from ecgtf.studies.runner import check_study
 from ecgtf.studies.sources import Workshop, fold_name, judge_name, pool_labels, set_name
 from ecgtf.studies.trials import pretraining_name
 from ecgtf.training import make_optimizer, set_precision
@@ -43,15 +43,16 @@ def describe(study: str, config: StudyConfig, out: str | Path, only: str | None 
     """The cells of a call of `run_study` and the time they would take, as text.
 
     Raises:
+        LeakError: as `run_study`.
         ValueError: as `run_study`.
     """
-    check_folders(Path(out), config.work_folder, asked_for(study, config))
-    cells = part_of(study_cells(study, config), only)
+    planned = study_cells(study, config)
+    workshop, cells = check_study(study, config, Path(out), planned), part_of(planned, only)
     done = Results(out).done(config)
     left = [cell for cell in cells if cell.name not in done]
     lines = [f"{count:5d} x {arm}" for arm, count in Counter(map(_arm, left)).items()]
     lines.append(f"{len(left)} cells to run, {len(cells) - len(left)} done")
-    seconds = Forecast(study, config).seconds(left)
+    seconds = Forecast(study, workshop).seconds(left)
     lines += [f"{_spelt(value)}  {what}" for what, value in seconds.items() if value]
     lines.append(f"{_spelt(sum(seconds.values()))}  in all, in one process on this machine")
     return "\n".join(lines)
@@ -75,7 +76,12 @@ class Forecast:
     """How long the work of a study takes on this machine."""
 
     study: str
-    config: StudyConfig
+    workshop: Workshop
+
+    @property
+    def config(self) -> StudyConfig:
+        """The study's settings."""
+        return self.workshop.config
 
     def seconds(self, cells: Sequence[Cell]) -> dict[str, float]:
         """Seconds by kind of work, for what is not there yet."""
@@ -136,15 +142,11 @@ class Forecast:
         return list(dict.fromkeys(asked))
 
     def _drawn(self, collection: str, fold: int, seen: float) -> int:
-        labels = np.array([member.label for member in self._workshop.folds.of(collection, fold, "train")])
+        labels = np.array([member.label for member in self.workshop.folds.of(collection, fold, "train")])
         return len(pool_labels(labels[: max(1, round(seen * len(labels)))], self.config))
 
     def _step(self, classifier: str, recipe: Recipe) -> float:
         return classifier_step(classifier, recipe, self._signal, self.config.task)
-
-    @cached_property
-    def _workshop(self) -> Workshop:
-        return Workshop(self.config)
 
     @cached_property
     def _signal(self) -> _Signal:

@@ -112,10 +112,11 @@ class Pools:
     def choice(self, arm: Cell, test_on: str) -> dict[int, str]:
         """The recipe of each fold: the one of the best mean validation score over its seeds; test records have no say.
 
-        Only recipes of which all folds of a seed are done take part; where none is, nothing is chosen. Of equal ones, the first.
+        Only recipes of which all folds of a seed are done take part; where none is, nothing is chosen. Of equal ones, the first. Without
+        real records there are no scores: the first recipe of the settings stands, done or not.
         """
         candidates = {}
-        for recipe in self.recipes(arm):
+        for recipe in self.recipes(arm)[: None if arm.fraction else 1]:
             seeds = self.seeds(replace(arm, recipe=recipe), test_on)
             if seeds:
                 candidates[recipe] = seeds

@@ -13,11 +13,12 @@ from ecgtf.progress import Progress
 from ecgtf.quiet import import_tensorflow
 from ecgtf.studies.agreement import asked_for, check_folders, check_same, keep_settings, settings_of
 from ecgtf.studies.cells import Cell, part_of, study_cells
-from ecgtf.studies.config import StudyConfig, config_of
+from ecgtf.studies.config import StudyConfig
+from ecgtf.studies.config_file import config_of
 from ecgtf.studies.leaks import check_sources
 from ecgtf.studies.page import write_report
 from ecgtf.studies.results import Results, Row
-from ecgtf.studies.sources import Workshop
+from ecgtf.studies.sources import Workshop, check_supply
 from ecgtf.studies.trials import Trials
 from ecgtf.workers import run_in_turn
 
@@ -61,9 +62,7 @@ def run_study(
     cells = study_cells(study, config)
     mine = part_of(cells, only)
     asked = asked_for(study, config)
-    check_folders(out, config.work_folder, asked)
-    workshop = Workshop(config, quiet=True)
-    check_sources(workshop, cells)
+    workshop = check_study(study, config, out, cells)
     keep_settings((out, config.work_folder), asked)
     results = Results(out)
     _bring_in(results, collect, asked)
@@ -79,6 +78,20 @@ def run_study(
     if only is None:
         results.rewrite(cells)
     return write_report(out, study, config, cells)
+
+
+def check_study(study: str, config: StudyConfig, out: Path, cells: Sequence[Cell]) -> Workshop:
+    """Refuses what cannot be run, before anything is made; returns where things will be.
+
+    Raises:
+        LeakError: as `run_study`.
+        ValueError: as `run_study`.
+    """
+    check_folders(out, config.work_folder, asked_for(study, config))
+    workshop = Workshop(config, quiet=True)
+    check_sources(workshop, cells)
+    check_supply(workshop, study, cells)
+    return workshop
 
 
 def _run_cell(trials: Trials, results: Results, cell: Cell) -> None:

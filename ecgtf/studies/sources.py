@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,10 +14,11 @@ import numpy as np
 
 from ecgtf.classifiers import MIXINGS
 from ecgtf.classifiers.classifier import train_classifier
-from ecgtf.classifiers.examples import dealt
+from ecgtf.classifiers.examples import dealt, share
 from ecgtf.classifiers.networks import load_classifier, predict
 from ecgtf.dataset import finish_dataset, load_arrays, read_labels, read_manifest, read_records, write_split
 from ecgtf.run_folder import Run
+from ecgtf.studies.cells import Cell
 from ecgtf.studies.config import StudyConfig
 from ecgtf.studies.folds import Folds, make_folds, write_fold
 from ecgtf.synthesis import generate
@@ -138,6 +139,41 @@ class Workshop:
         with (locks / name).open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def check_supply(workshop: Workshop, study: str, cells: Sequence[Cell]) -> None:
+    """Refuses ready sources that hold fewer records than cells add to real ones: no ratio would be what it is called.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    config, task = workshop.config, workshop.config.the_task
+    adding = {
+        (cell.collection, cell.fold, cell.stages[-1], cell.fraction, *_added(study, cell, config))
+        for cell in cells
+        if cell.stages and cell.stages[-1] in config.sources and cell.fraction
+    }
+    for collection, fold, name, fraction, ratio, mixing in sorted(each for each in adding if each[4]):
+        labels = np.array([member.label for member in workshop.folds.of(collection, fold, "train")])
+        real = labels[share(labels, fraction, config.seed)]
+        there = read_labels(list(config.sources[name].data), "train", task)
+        if task.multi_label:
+            lacking = [("all classes", len(there), round(ratio * len(real)))]
+        else:
+            lacking = zip(task.classes, there.sum(axis=0).astype(int), dealt(real.sum(axis=0), ratio, mixing), strict=True)
+        for what, held, asked in lacking:
+            if held < asked:
+                raise ValueError(
+                    f"the source {name} holds {held} records of {what} to learn from, but {asked} are to be added to {collection} "
+                    f"({ratio:g} for each real one, {mixing}): make more of them, or ask for less"
+                )
+
+
+def _added(study: str, cell: Cell, config: StudyConfig) -> tuple[float, str]:
+    """The synthetic records that stand beside each real one in a cell's training, and how they are dealt to the classes."""
+    if study == "augmentation":
+        return cell.ratio, cell.mixing
+    return config.recipes[cell.recipe].rehearsal, MIXINGS[0]
 
 
 def fold_name(collection: str, fold: int, fraction: float) -> str:

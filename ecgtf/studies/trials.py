@@ -78,6 +78,8 @@ class Trials:
             return probabilities, None
         validation = read_examples(real, "validation", self.task)
         shutil.rmtree(run.folder)
+        if not len(validation):
+            return probabilities, None
         return probabilities, _score(validation.labels, predict(model, validation.signals))
 
     def _test(self, collection: str, fold: int) -> Examples:
@@ -156,6 +158,8 @@ class Trials:
         forest = FeatureForest().fit(self._features(train), train.labels, self.task.multi_label, cell.seed)
         tests = {name: self._test(name, cell.fold) for name in tested_on(cell, self.config)}
         probabilities = {name: forest.probabilities(self._features(test)) for name, test in tests.items()}
+        if not len(validation):
+            return probabilities, None
         return probabilities, _score(validation.labels, forest.probabilities(self._features(validation)))
 
     def _features(self, examples: Examples) -> np.ndarray:
@@ -187,9 +191,9 @@ def pretraining_name(cell: Cell, stages: tuple[str, ...], config: StudyConfig) -
     return "-".join(map(str, depends))
 
 
-def _score(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
-    """What recipes are chosen by; None without validation records."""
-    return judged(labels, probabilities)["val_score"] if len(labels) else None
+def _score(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """What recipes are chosen by."""
+    return judged(labels, probabilities)["val_score"]
 
 
 def _training(recipe: Recipe) -> dict:
