@@ -85,6 +85,15 @@ class Augmentation:
                 raise ValueError(f"expected a number for {name}, as in {name}=0.1, received {value!r}") from None
         return cls(**values)
 
+    def check_leads(self, leads: Sequence[str]) -> None:
+        """Refuses what records of these leads cannot be augmented by, before anything is made.
+
+        Raises:
+            ValueError: as `random_axis`.
+        """
+        if self.axis and tuple(leads) != LEADS:
+            raise ValueError(f"axis needs the leads {', '.join(LEADS)}, received {', '.join(leads)}")
+
     def __str__(self) -> str:
         """What `parse` reads."""
         return ",".join(f"{name}={getattr(self, name)}" for name in _MOST if getattr(self, name)) or "none"

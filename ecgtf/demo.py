@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+from ecgtf.atomic import write_json
 from ecgtf.classifiers.transfer import finetune
 from ecgtf.closeness.evaluate import evaluate
 from ecgtf.data_prep.prepare import prepare
@@ -18,6 +19,8 @@ TASK = "rhythm7"
 GENERATOR_STEPS = (250, 350)
 PER_CLASS = 40
 REAL_FRACTION = 0.2
+MARK = "demo.json"
+"""The file that tells a demo's folder from any other with data sets and runs."""
 
 
 def demo(out: str | Path = "reports/demo", *, seed: int = 0, overwrite: bool = False, quiet: bool = False) -> Path:
@@ -39,11 +42,13 @@ def demo(out: str | Path = "reports/demo", *, seed: int = 0, overwrite: bool = F
     """
     out = Path(out)
     if out.exists() and any(out.iterdir()):
-        if not (out / "data").is_dir():
+        if not (out / MARK).is_file():
             raise ValueError(f"{out} holds something else than a demo; name another --out")
         if not overwrite:
             raise ValueError(f"{out} holds a demo already; use --overwrite to make it again, or name another --out")
         shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / MARK, {"seed": seed})
     real, synthetic, runs = out / "data" / "simulated", out / "data" / "synthetic", out / "runs"
     shared = {"seed": seed, "quiet": quiet}
     prepare(None, None, real, limit=RECORDS, seed=seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +22,7 @@ from ecgtf.generators.presets import PRESETS  # and with it every model, by whic
 from ecgtf.progress import Progress
 from ecgtf.run_folder import Run
 from ecgtf.tasks import get_task
+from ecgtf.training import restoring_precision, set_precision
 from ecgtf.wfdb_io import write_record
 
 FORMATS = ("tfrecord", "wfdb", "npz")
@@ -34,14 +37,14 @@ class TrainedGenerator:
     >>> signals, labels = generator.generate(per_class=10, seed=1)  # doctest: +SKIP
     """
 
-    def __init__(self, run: Run, batch_size: int = 64):
+    def __init__(self, run: Run, batch_size: int = 64, precision: str = "float32"):
         self.run = run
         missing = [name for name in ("kind", "task", "classes", "sampling", "versions") if name not in run.config]
         if missing:
             raise ValueError(f"{run.folder / 'config.json'} is damaged (no {', '.join(missing)}); train again with --overwrite")
         if run.config["kind"] not in PRESETS:
             raise ValueError(f"{run.folder} holds a generator {run.config['kind']!r}; expected one of {', '.join(PRESETS)}")
-        self.model: Generator = run.load_model()
+        self.model: Generator = _loaded(run, precision)
         self.task = get_task(run.config["task"])
         self.classes = tuple(run.config["classes"])
         self.conditions = tuple(self.model.conditions)
@@ -122,16 +125,22 @@ class TrainedGenerator:
         return np.concatenate(list(self.batches(labels, seed, **options))), np.asarray(labels, "float32")
 
 
-def load_run(folder: str | Path) -> TrainedGenerator:
-    """The generator trained in a run folder.
+@restoring_precision
+def _loaded(run: Run, precision: str) -> Generator:
+    set_precision(precision)
+    return run.load_model()
+
+
+def load_run(folder: str | Path, precision: str = "float32") -> TrainedGenerator:
+    """The generator trained in a run folder, which draws in a precision: `float32`, `bfloat16` or `float16`.
 
     Raises:
-        ValueError: if the folder holds no finished generator.
+        ValueError: if the folder holds no finished generator, or there is no such precision.
     """
     run = Run.load(folder)
     if run.config.get("command") != "train-generator":
         raise ValueError(f"{folder} is {run.what}; expected a run of train-generator")
-    return TrainedGenerator(run)
+    return TrainedGenerator(run, precision=precision)
 
 
 def class_labels(classes: int, per_class: int) -> np.ndarray:
@@ -174,6 +183,7 @@ def generate(
     format: str = "tfrecord",
     seed: int = 0,
     batch_size: int = 64,
+    precision: str = "float32",
     validation_share: float = 0.1,
     overwrite: bool = False,
     quiet: bool = False,
@@ -200,6 +210,7 @@ def generate(
         format: `tfrecord` (a data set), `wfdb` or `npz`.
         seed: Fixes the draws.
         batch_size: Records drawn at once.
+        precision: `float32`, `bfloat16` or `float16`, whatever the run was trained in.
         validation_share: Share that goes to the set's validation split.
         overwrite: Replace what is there.
         quiet: Show no progress.
@@ -209,7 +220,7 @@ def generate(
     """
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
-    generator = load_run(run)
+    generator = load_run(run, precision)
     generator.batch_size = batch_size
     if like is not None:
         labels = labels_like(like, generator.task)
@@ -229,16 +240,18 @@ def generate(
     conditions = (conditions_like(like, generator.task, generator.conditions) if like is not None else {}) | told
     encode(generator.conditions, conditions, len(labels))
     out = _fresh(Path(out), format, overwrite)
-    settings = options | {"seed": seed, "batch_size": batch_size} | {name: values[0] for name, values in told.items()}
+    settings = (
+        options
+        | {"seed": seed, "batch_size": batch_size, "precision": precision}
+        | {name: values[0] for name, values in told.items()}
+    )
 
     with Progress("generating", len(labels), "records", quiet) as progress:
         records = _records(generator, labels, conditions, seed, options, progress)
         if format == "npz":
             _write_npz(out, records, labels, generator)
         elif format == "wfdb":
-            for record in records:
-                comments = [f"Dx: {','.join(record.codes)}"]
-                write_record(out, record.id.rsplit("/", 1)[-1], record.signal, record.leads, record.sampling_rate, comments)
+            _write_wfdb(out, records)
         else:
             _write_dataset(out, records, len(labels), validation_share, generator, settings)
     return out
@@ -291,6 +304,18 @@ def _write_dataset(
     return finish_dataset(out, manifest, summaries)
 
 
+def _write_wfdb(out: Path, records: Iterable[Record]) -> None:
+    """A folder of WFDB records, which appears when it is whole: nothing in it says how many there should be."""
+    unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        for record in records:
+            comments = [f"Dx: {','.join(record.codes)}"]
+            write_record(unfinished, record.id.rsplit("/", 1)[-1], record.signal, record.leads, record.sampling_rate, comments)
+        unfinished.replace(out)  # which is there, and empty
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def _write_npz(out: Path, records: Iterable[Record], labels: np.ndarray, generator: TrainedGenerator) -> None:
     """An npz archive with signals (streamed), labels, classes, leads and sampling rate."""
     model = generator.model
@@ -331,14 +356,14 @@ def _fresh(out: Path, format: str, overwrite: bool) -> Path:
 def _check_replaceable(out: Path, format: str) -> None:
     """Never deletes a folder that `generate` did not write."""
     if format == "wfdb":
-        others = [path.name for path in sorted(out.iterdir()) if path.suffix not in (".hea", ".dat")]
+        others = [path.name for path in sorted(out.iterdir()) if not re.fullmatch(r"\d{7}\.(hea|dat)", path.name)]
         if others:
-            raise ValueError(f"{out} holds {others[0]}, which is no WFDB record; it is left as it is: name another --out")
-    elif not _unfinished(out):
-        read_manifest(out)
+            raise ValueError(f"{out} holds {others[0]}, which generate did not write; it is left as it is: name another --out")
+    elif not _unfinished(out) and not read_manifest(out).synthetic:
+        raise ValueError(f"{out} holds real records; it is left as it is: name another --out")
 
 
 def _unfinished(out: Path) -> bool:
     """Whether the folder holds nothing but the shards of an interrupted `generate`."""
     names = [path.name for path in out.iterdir() if not is_temporary(path)]
-    return "dataset.json" not in names and all(".tfrecord-" in name for name in names)
+    return all(re.fullmatch(r"(train|validation)\.tfrecord-\d{5}-of-\d{5}", name) for name in names)

@@ -25,7 +25,7 @@ from ecgtf.judging import Judge
 from ecgtf.pictures import reconstruction_pictures, sample_pictures
 from ecgtf.run_folder import Run
 from ecgtf.tasks import Task, check_classes, get_task
-from ecgtf.training import check_limits, fit, is_chief, make_optimizer, make_strategy, set_precision
+from ecgtf.training import check_limits, fit, is_chief, make_optimizer, make_strategy, restoring_precision, set_precision
 
 SHIFT_SECONDS = 2.5
 """Training records are moved in time by up to this: a beat may then stand anywhere."""
@@ -37,6 +37,7 @@ SIMULATED = "simulated"
 _STARTS = Path(__file__).parent / "starts"
 
 
+@restoring_precision
 def train_generator(
     kind: str,
     data: Folders,

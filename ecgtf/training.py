@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -105,6 +106,28 @@ def set_precision(name: str) -> None:
     if name not in PRECISIONS:
         raise ValueError(f"unknown precision {name!r}; expected one of {', '.join(PRECISIONS)}")
     keras.config.set_dtype_policy(PRECISIONS[name])
+
+
+def restoring_precision(function: Callable) -> Callable:
+    """The function, after which Keras's policy is again what it was: what is built or loaded later does not depend on it."""
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        before = keras.config.dtype_policy()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    return wrapped
+
+
+def check_one_worker() -> None:
+    """Refuses a cluster of several workers (TF_CONFIG), for trainings that take a machine's GPUs and no more."""
+    if _workers() > 1:
+        raise ValueError(
+            f"classifiers are trained on one machine, and TF_CONFIG names {_workers()} workers: unset it (a generator takes them)"
+        )
 
 
 def check_limits(learning_rate: float | None, max_minutes: float | None) -> None:
@@ -213,8 +236,8 @@ def fit(
         order = [
             Guard(stage, done, steps, every, max_minutes, terminated, lambda wish: max(everyone(wish)), checkpoints.save),
             averages,
-            *([report] if report else []),
             *callbacks,
+            *([report] if report else []),
             *([best] if best else []),
             checkpoints,
         ]

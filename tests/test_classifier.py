@@ -1,20 +1,24 @@
+import csv
 import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import keras
 import numpy as np
 import pytest
 
+from ecgtf.augment import Augmentation
 from ecgtf.classifiers import KINDS
 from ecgtf.classifiers.classifier import train_classifier
 from ecgtf.classifiers.examples import Examples, dealt, mix, read_examples, read_splits, share, training_batches
 from ecgtf.classifiers.fitting import _loss, fit_classifier
 from ecgtf.classifiers.networks import features, load_classifier, new_classifier, predict
 from ecgtf.classifiers.transfer import finetune
+from ecgtf.data_prep.prepare import prepare
 from ecgtf.dataset import hash_id, load_arrays
-from ecgtf.ecg import LEADS
+from ecgtf.ecg import INDEPENDENT_LEADS, LEADS
 from ecgtf.run_folder import Run
 from ecgtf.tasks import check_classes, get_task
 
@@ -104,7 +108,7 @@ def test_synthetic_records_may_balance_the_rare_classes():
     real, made = examples((10, 4, 2)), examples((50, 50, 5))
     assert mix(real, made, 1.0, False, 0, "balancing").labels.sum(axis=0).tolist() == [1, 7, 5]
     rare = mix(real, made, 3.0, True, 0, "balancing").labels.sum(axis=0)[2]
-    assert rare > mix(real, made, 3.0, True, 0).labels.sum(axis=0)[2] - 1
+    assert rare > mix(real, made, 3.0, True, 0).labels.sum(axis=0)[2]
     with pytest.raises(ValueError, match="expected one of proportional, balancing"):
         mix(real, made, 1.0, False, 0, "evenly")
 
@@ -331,6 +335,35 @@ def test_a_run_that_does_not_fit_is_refused(tmp_path, real, run):
         finetune(real, tmp_path / "h", from_run=other.folder, **QUICK)
     with pytest.raises(ValueError, match="not both"):
         finetune(real, tmp_path / "h", from_run=run.folder, synthetic=real, **QUICK)
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_is_made_or_deleted(tmp_path, real, run, monkeypatch):
+    before = (run.folder / "model.keras").read_bytes()
+    with pytest.raises(ValueError, match="is the run to start from, which stays as it is"):
+        finetune(real, run.folder, from_run=run.folder, overwrite=True, **QUICK)
+    assert (run.folder / "model.keras").read_bytes() == before
+    few = tmp_path / "few"
+    prepare(None, None, few, limit=14, leads=INDEPENDENT_LEADS)
+    turned = QUICK | {"augment": Augmentation(axis=5.0)}
+    for train in (lambda out, **options: train_classifier("resnet1d", few, out, **options), partial(finetune, few)):
+        with pytest.raises(ValueError, match="axis needs the leads I, II, III"):
+            train(out=tmp_path / "new", **turned)
+    for wrong in ({"steps": 0}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match="expected at least 1 step and 1 record a batch"):
+            finetune(real, tmp_path / "new", **QUICK | wrong)
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 0}}))
+    for train in (lambda: train_classifier("resnet1d", real, tmp_path / "new"), lambda: finetune(real, tmp_path / "new")):
+        with pytest.raises(ValueError, match="classifiers are trained on one machine, and TF_CONFIG names 2 workers"):
+            train()
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_log_has_what_weights_are_chosen_by(run):
+    with (run.folder / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(0 <= float(row["val_macro_auroc"]) <= 1 and float(row["val_loss"]) > 0 for row in rows)
+    best = json.loads((run.folder / "checkpoints" / "classifier" / "best.json").read_text())
+    assert max(float(row["val_score"]) for row in rows) == pytest.approx(best["value"], abs=1e-5)
 
 
 def test_two_replicas_train_and_predict(tmp_path, real):

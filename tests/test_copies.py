@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from ecgtf.classifiers.examples import read_splits
 from ecgtf.cli.options import say_copies
 from ecgtf.copies import find_copies, left_out
 from ecgtf.data_prep.prepare import prepare
@@ -8,6 +9,7 @@ from ecgtf.dataset import load, load_arrays, read_labels
 from ecgtf.ecg import LEADS
 from ecgtf.generators.simulator import simulate_records
 from ecgtf.info import info
+from ecgtf.tasks import get_task
 from ecgtf.wfdb_io import write_record
 
 SPLITS = ("train", "validation", "test")
@@ -68,6 +70,19 @@ def test_a_copy_is_read_once_and_never_learnt_if_it_is_tested_on(two_sets):
         batches = list(load(two_sets, split, "rhythm4", batch_size=3).as_numpy_iterator())
         streamed = np.concatenate([signal for signal, _ in batches])
         np.testing.assert_array_equal(streamed, load_arrays(two_sets, split).signals)
+
+
+def test_what_another_set_tests_on_is_not_learnt(two_sets):
+    task = {"name": "sinus", "classes": {"sinus": ["SR"], "none": ["-"]}}
+    for data, test_data, copies in (
+        (two_sets[0], two_sets[1], {"a/a10"}),
+        (two_sets[1], two_sets[0], {"b/b08", "b/b11"}),
+    ):
+        splits = read_splits(data, test_data, get_task(task), 0)
+        whole = read_splits(data, None, get_task(task), 0)
+        for part, all_of_it in zip(splits[:2], whole[:2], strict=True):
+            assert part.ids == [id_ for id_ in all_of_it.ids if id_ not in copies]
+        assert splits[2].ids == read_splits(test_data, None, get_task(task), 0)[2].ids
 
 
 def test_of_equals_the_one_in_the_set_given_first_is_read(two_sets):

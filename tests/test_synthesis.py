@@ -4,6 +4,7 @@ import functools
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import wfdb
@@ -15,6 +16,8 @@ from ecgtf.run_folder import Run
 from ecgtf.synthesis import class_labels, generate, labels_like
 from ecgtf.tasks import get_task
 from ecgtf.train_generator import train_generator
+from ecgtf.training import set_precision
+from ecgtf.wfdb_io import write_record
 
 FEW = {"sampler_steps": (2, 2), "quiet": True}
 
@@ -101,6 +104,42 @@ def test_wfdb_records_are_read_by_wfdb(run, tmp_path):
     assert any("Dx" in comment for comment in fields["comments"])
 
 
+def test_wfdb_records_appear_when_all_of_them_are_there(run, tmp_path, monkeypatch):
+    written = []
+
+    def stop(folder, name, *arguments):
+        written.append(name)
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        return write_record(folder, name, *arguments)
+
+    monkeypatch.setattr("ecgtf.synthesis.write_record", stop)
+    with pytest.raises(KeyboardInterrupt):
+        generate(run, tmp_path / "records", per_class=1, format="wfdb", **FEW)
+    assert not list((tmp_path / "records").iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["records"]
+    monkeypatch.undo()
+    generate(run, tmp_path / "records", per_class=1, format="wfdb", **FEW)
+    generate(run, tmp_path / "records", per_class=1, format="wfdb", overwrite=True, **FEW)
+    assert len(list((tmp_path / "records").glob("*.hea"))) == 7
+
+
+def test_the_precision_of_what_was_trained_before_does_not_matter_and_that_asked_for_does(run):
+    def drawn(precision="float32"):
+        return ecgtf.load_run(run, precision).generate(per_class=1, seed=1, steps=(2, 2))[0]
+
+    expected = drawn()
+    set_precision("bfloat16")
+    try:
+        np.testing.assert_array_equal(drawn(), expected)
+    finally:
+        set_precision("float32")
+    assert np.abs(drawn("bfloat16") - expected).max() > 0
+    assert keras.config.dtype_policy().name == "float32"
+    with pytest.raises(ValueError, match="unknown precision 'half'"):
+        drawn("half")
+
+
 def test_npz_holds_what_the_python_api_gives(run, tmp_path):
     out = generate(run, tmp_path / "records", per_class=2, format="npz", seed=9, **FEW)
     content = np.load(out)
@@ -158,8 +197,17 @@ def test_what_is_there_is_not_overwritten_unasked(run, small_dataset, tmp_path):
     (tmp_path / "notes" / "thesis.txt").write_text("precious")
     with pytest.raises(ValueError, match="no data set"):
         generate(run, tmp_path / "notes", per_class=1, overwrite=True, **FEW)
-    with pytest.raises(ValueError, match="which is no WFDB record"):
+    with pytest.raises(ValueError, match="which generate did not write"):
         generate(run, tmp_path / "notes", per_class=1, format="wfdb", overwrite=True, **FEW)
+    with pytest.raises(ValueError, match="holds real records; it is left as it is"):
+        generate(run, small_dataset, per_class=1, overwrite=True, **FEW)
+    assert read_manifest(small_dataset).records
+    (tmp_path / "others").mkdir()
+    for name, format in (("imagenet.tfrecord-00000-of-00002", "tfrecord"), ("JS00001.hea", "wfdb")):
+        (tmp_path / "others" / name).touch()
+        with pytest.raises(ValueError, match=r"unfinished data set|which generate did not write"):
+            generate(run, tmp_path / "others", per_class=1, format=format, overwrite=True, **FEW)
+        (tmp_path / "others" / name).unlink()
     with pytest.raises(ValueError, match="is a file"):
         generate(run, tmp_path / "notes" / "thesis.txt", per_class=1, **FEW)
     assert (tmp_path / "notes" / "thesis.txt").read_text() == "precious"

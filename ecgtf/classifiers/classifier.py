@@ -17,9 +17,10 @@ from ecgtf.classifiers.networks import check_kind, new_classifier, predict, trai
 from ecgtf.dataset import Folders, Manifest, check_no_leak, combined_manifest, hash_id
 from ecgtf.run_folder import Run
 from ecgtf.tasks import Task, check_classes, get_task
-from ecgtf.training import check_limits, make_strategy, set_precision
+from ecgtf.training import check_limits, check_one_worker, make_strategy, restoring_precision, set_precision
 
 
+@restoring_precision
 def train_classifier(
     kind: str,
     data: Folders,
@@ -96,6 +97,7 @@ def train_classifier(
     task = get_task(task)
     check_kind(kind, preset)
     check_limits(learning_rate, max_minutes)
+    check_one_worker()
     settings = training_preset(kind, preset) | {
         name: value for name, value in (("batch_size", batch_size), ("learning_rate", learning_rate)) if value is not None
     }
@@ -110,6 +112,7 @@ def train_classifier(
         "ema": ema,
     }
     manifest = combined_manifest(data)
+    augment.check_leads(manifest.leads)
     config = {
         "command": "train-classifier",
         "kind": kind,

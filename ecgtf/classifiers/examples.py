@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from ecgtf.classifiers import MIXINGS
+from ecgtf.copies import find_copies
 from ecgtf.dataset import Folders, combined_manifest, load_arrays, read_manifests
 from ecgtf.stream import draw_weights
 from ecgtf.tasks import Task
@@ -62,14 +63,33 @@ def read_examples(folders: Folders, split: str, task: Task) -> Examples:
 
 
 def read_splits(data: Folders, test_data: Folders | None, task: Task, seed: int) -> tuple[Examples, Examples, Examples]:
-    """Training, validation and test records; a tenth of the training records stands in for a missing validation split."""
+    """Training, validation and test records; a tenth of the training records stands in for a missing validation split. An ECG that
+    `test_data` tests on is not learnt from `data`."""
     train, validation = (read_examples(data, split, task) for split in ("train", "validation"))
     if test_data is not None:
         check_fit(data, test_data)
+        tested = _copies_tested(data, test_data)
+        train, validation = (
+            part.take([place for place, id_ in enumerate(part.ids) if id_ not in tested]) for part in (train, validation)
+        )
     test = read_examples(data if test_data is None else test_data, "test", task)
     if not len(validation) and len(train):
         train, validation = hold_out(train, seed)
     return train, validation, test
+
+
+def _copies_tested(data: Folders, test_data: Folders) -> set[str]:
+    """Ids of training and validation records of `data` whose ECG stands in a test split of `test_data`, under whatever id."""
+    ours = {folder for folder, _ in read_manifests(data)}
+    theirs = {folder for folder, _ in read_manifests(test_data)}
+    groups = find_copies([*ours, *(theirs - ours)])
+    return {
+        place.id
+        for group in groups
+        if any(place.folder in theirs and place.split == "test" for place in group)
+        for place in group
+        if place.folder in ours and place.split != "test"
+    }
 
 
 def hold_out(train: Examples, seed: int) -> tuple[Examples, Examples]:

@@ -28,11 +28,12 @@ from ecgtf.classifiers.parts import LogitsHead
 from ecgtf.dataset import Folders, check_no_leak, combined_manifest, hash_id
 from ecgtf.run_folder import Run
 from ecgtf.tasks import Task, check_classes, get_task
-from ecgtf.training import check_limits, make_strategy, set_precision
+from ecgtf.training import check_limits, check_one_worker, make_strategy, restoring_precision, set_precision
 
 MODES = ("unfreeze", "full")
 
 
+@restoring_precision
 def finetune(
     data: Folders,
     out: str | Path,
@@ -114,15 +115,21 @@ def finetune(
         raise ValueError(f"unknown mode {mode!r}; expected one of {', '.join(MODES)}")
     if synthetic is not None and from_run is not None:
         raise ValueError("give synthetic data to pre-train on or a run to start from, not both")
+    if from_run is not None and Path(from_run).resolve() == Path(out).resolve():
+        raise ValueError(f"{out} is the run to start from, which stays as it is: name another --out")
+    check_one_worker()
     start = None if from_run is None else classifier_run(from_run)
     manifest = combined_manifest(data)
     kind = kind if start is None else start.config.get("kind")
     lengths = training_preset(kind, preset)
     fresh = start is None and synthetic is None
-    steps = steps or max(1, lengths["steps"] // (1 if fresh else 2))
-    pretrain_steps = pretrain_steps or lengths["steps"]
-    batch_size = batch_size or lengths["batch_size"]
-    learning_rate = learning_rate or lengths["learning_rate"] / (1 if fresh else 4)
+    steps = max(1, lengths["steps"] // (1 if fresh else 2)) if steps is None else steps
+    pretrain_steps = lengths["steps"] if pretrain_steps is None else pretrain_steps
+    batch_size = lengths["batch_size"] if batch_size is None else batch_size
+    learning_rate = lengths["learning_rate"] / (1 if fresh else 4) if learning_rate is None else learning_rate
+    check_training(min(steps, pretrain_steps), batch_size, balance, balance_sources=balance_sources)
+    check_limits(learning_rate, None)
+    augment.check_leads(manifest.leads)
     config = {
         "command": "finetune",
         "kind": kind,
@@ -162,7 +169,6 @@ def finetune(
     trained_on = seen | {hash_id(name) for name in used.ids}
     check_no_leak(trained_on, validation.ids + test.ids)
 
-    check_training(min(steps, pretrain_steps), batch_size, balance, balance_sources=balance_sources)
     set_precision(precision)
     strategy = make_strategy(devices, batch_size)
 

@@ -26,7 +26,7 @@ from ecgtf.studies.results import Results
 from ecgtf.studies.runner import check_study
 from ecgtf.studies.sources import Workshop, fold_name, judge_name, pool_labels, set_name
 from ecgtf.studies.trials import pretraining_name
-from ecgtf.training import make_optimizer, set_precision
+from ecgtf.training import make_optimizer, restoring_precision, set_precision
 
 TIMED = 4
 """Steps that are timed, behind those that compile."""
@@ -183,6 +183,7 @@ def classifier_step(kind: str, recipe: Recipe, signal: _Signal, task: str) -> fl
 
 
 @lru_cache
+@restoring_precision
 def generator_seconds(plan: GeneratorPlan, signal: _Signal, task: str) -> tuple[float, float]:
     """Seconds of a generator's training, and of drawing a record."""
     sizes = get_preset(plan.kind, plan.preset, plan.objective).with_lengths(plan.steps, plan.learning_rate, plan.batch_size)
@@ -211,7 +212,6 @@ def generator_seconds(plan: GeneratorPlan, signal: _Signal, task: str) -> tuple[
     draw = tf.function(lambda label, seed: model.sample(label, seed, **options))
     some = tf.constant(_with_unknown(signal.batch(_DRAWN)[1], plan))
     drawing = _timed(lambda: draw(some, tf.constant([0, 0])).numpy(), times=1) / _DRAWN
-    set_precision("float32")
     return training, drawing
 
 

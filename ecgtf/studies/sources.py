@@ -100,6 +100,7 @@ class Workshop:
                     guidance=plan.guidance,
                     sampler=plan.sampler,
                     sampler_steps=plan.sampler_steps,
+                    precision=plan.precision,
                     seed=self.config.seed + fold,
                     overwrite=True,
                     quiet=self.quiet,
