@@ -15,7 +15,8 @@ from ecgtf.ecg import LEADS
 from ecgtf.generators.diffusion import Diffusion
 from ecgtf.generators.diffwave import DiffWave
 from ecgtf.generators.time_diffusion import UNet
-from ecgtf.training import make_optimizer, set_precision
+from ecgtf.precision import set_precision
+from ecgtf.training import make_optimizer
 
 SIZES = {
     "unet": ("timediffusion", {"width": 64, "multipliers": [1, 2, 4, 8]}, 1000),

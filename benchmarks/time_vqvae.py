@@ -25,7 +25,8 @@ def _serve(precision: str) -> None:
     from ecgtf.generators.presets import get_preset
     from ecgtf.generators.time_vqvae import TimeVQVAE
     from ecgtf.generators.token_prior import TokenPrior
-    from ecgtf.training import make_optimizer, set_precision
+    from ecgtf.precision import set_precision
+    from ecgtf.training import make_optimizer
 
     set_precision(precision)
     stages = {stage.name: stage for stage in get_preset("vqvae", "paper").stages}

@@ -209,7 +209,8 @@ def plot(
         found = (each for split in SPLITS for each in read_records(source, split))
         chosen = next((each for each in found if record is None or each.id.endswith(record)), None)
         if chosen is None:
-            raise ValueError(f"{source} has no record {record!r}; ids look like {next(read_records(source, 'train')).id!r}")
+            some = next((each.id for split in SPLITS for each in read_records(source, split)), None)
+            raise ValueError(f"{source} has no record {record!r}; ids look like {some!r}")
         signal, leads, rate = chosen.signal, chosen.leads, chosen.sampling_rate
         title = f"{chosen.id}  {' '.join(chosen.codes)}"
     else:

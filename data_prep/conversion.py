@@ -141,12 +141,14 @@ def _usable(job: Job, rejections: list[Rejection], rows: list[dict[str, Any]]) -
         for first, excerpt in excerpts:
             name = record.id if settings.window != "all" else f"{record.id}@{first / rate:g}s"
             try:
-                conditioned, measures = condition(select_leads(excerpt, leads, settings.leads), rate, settings)
+                chosen = select_leads(excerpt, leads, settings.leads)
+                conditioned, measures = condition(chosen, rate, settings)
             except ValueError as error:
                 rejections.append(Rejection(name, str(error)))
                 continue
             kept = replace(known, id=name, signal=conditioned, leads=settings.leads, sampling_rate=settings.rate)
-            rows.append(_row(kept, job, rate, len(signal), len(excerpt)) | measures)
+            told = {"fingerprint": _fingerprint(chosen, kept, rate, settings)} | measures
+            rows.append(_row(kept, job, rate, len(signal), len(excerpt)) | told)
             yield kept
 
 
@@ -162,8 +164,13 @@ def _row(record: Record, job: Job, rate: float, source_samples: int, samples: in
         "source_rate": float(rate),
         "source_seconds": source_samples / rate,
         "padded_seconds": max(0.0, job.settings.seconds - samples / rate),
-        "fingerprint": fingerprint(record.signal, record.leads, record.sampling_rate),
     }
+
+
+def _fingerprint(excerpt: np.ndarray, stored: Record, rate: float, settings: Settings) -> str:
+    """The fingerprint of the record without filters: it goes by the slow course of the leads, which a high-pass takes away."""
+    plain = pad(resample(excerpt, rate, settings.rate), settings.samples) if settings.filters else stored.signal
+    return fingerprint(plain, stored.leads, stored.sampling_rate)
 
 
 def simulated_records(settings: Settings) -> Iterator[Record]:

@@ -179,6 +179,10 @@ def _read_labels(path: Path, records: list[str]) -> dict[str, _Row]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             columns = {name: (name or "").strip().lower() for name in reader.fieldnames or ()}
+            if len(columns) < len(reader.fieldnames or ()):
+                raise ValueError(
+                    f"{path}: a column is named twice in {', '.join(reader.fieldnames)}; call several codes code1, code2 ..."
+                )
             if "record" not in columns.values() or not any(column.startswith("code") for column in columns.values()):
                 raise ValueError(f"{path}: expected a column 'record' and one or more 'code...', found {', '.join(columns)}")
             for line, cells in enumerate(reader, start=2):

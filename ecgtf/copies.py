@@ -6,9 +6,10 @@ a record would be learnt twice, and tested on after it was learnt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations, product
 from pathlib import Path
 
 from ecgtf.ecg import SPLITS
@@ -77,7 +78,7 @@ def _groups(tables: Sequence[tuple[Path, str]]) -> list[tuple[Place, ...]]:
         persons += zip(columns["age"], columns["sex"], strict=True)
     leader = list(range(len(places)))
     try:
-        pairs = [(i, j) for i, j in copies(prints) if not _two_persons(persons[i], persons[j])]
+        pairs = [(i, j) for i, j in _pairs(prints, persons) if not _two_persons(persons[i], persons[j])]
     except ValueError as error:
         names = ", ".join(str(path) for path, _ in tables)
         raise ValueError(f"a fingerprint or age in {names} is damaged: {error}") from error
@@ -88,6 +89,21 @@ def _groups(tables: Sequence[tuple[Path, str]]) -> list[tuple[Place, ...]]:
     for place in {place for pair in pairs for place in pair}:
         groups.setdefault(_leader(leader, place), []).append(place)
     return [tuple(places[member] for member in sorted(group)) for _, group in sorted(groups.items())]
+
+
+def _pairs(prints: Sequence[str], persons: Sequence[tuple[str, str]]) -> Iterator[tuple[int, int]]:
+    """Places whose fingerprints agree. Of equal ones of the same age and sex each stands with the first; others all with each other,
+    for whoever came first may be the odd one out."""
+    alike: dict[str, dict[tuple[str, str], int]] = {}
+    for place, (text, person) in enumerate(zip(prints, persons, strict=True)):
+        first = alike.setdefault(text, {}).setdefault(person, place)
+        if first != place:
+            yield first, place
+    groups = [list(firsts.values()) for firsts in alike.values()]
+    for group in groups:
+        yield from combinations(group, 2)
+    for i, j in copies(list(alike)):
+        yield from product(groups[i], groups[j])
 
 
 def _two_persons(one: tuple[str, str], other: tuple[str, str]) -> bool:

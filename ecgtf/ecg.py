@@ -85,7 +85,10 @@ def select_leads(signal: np.ndarray, have: Sequence[str], want: Sequence[str]) -
         raise ValueError(f"leads {', '.join(missing)} are missing; the signal has {', '.join(have)}")
     if all(lead in have for lead in want):
         return signal[..., [have.index(lead) for lead in want]]
-    return signal @ lead_matrix(have, want).astype(signal.dtype)
+    # Lead by lead: in a product of matrices, a sample that is missing in one lead would be missing in all.
+    one, two = (signal[..., have.index(limb)] for limb in ("I", "II"))
+    derived = {lead: a * one + b * two for lead, (a, b) in _LIMB_EQUATIONS.items() if lead in want}
+    return np.stack([signal[..., have.index(lead)] if lead in have else derived[lead] for lead in want], axis=-1)
 
 
 def lead_matrix(have: Sequence[str], want: Sequence[str]) -> np.ndarray:

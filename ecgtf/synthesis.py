@@ -19,10 +19,10 @@ from ecgtf.dataset import Manifest, finish_dataset, read_labels, read_manifest, 
 from ecgtf.ecg import Record, lead_matrix, select_leads
 from ecgtf.generators.base import Generator
 from ecgtf.generators.presets import PRESETS  # and with it every model, by which Keras finds them
+from ecgtf.precision import restoring_precision, set_precision
 from ecgtf.progress import Progress
 from ecgtf.run_folder import Run
 from ecgtf.tasks import get_task
-from ecgtf.training import restoring_precision, set_precision
 from ecgtf.wfdb_io import write_record
 
 FORMATS = ("tfrecord", "wfdb", "npz")

@@ -23,9 +23,10 @@ from ecgtf.generators.stages import Stages, Start
 from ecgtf.generators.time_vqvae import TimeVQVAE
 from ecgtf.judging import Judge
 from ecgtf.pictures import reconstruction_pictures, sample_pictures
+from ecgtf.precision import restoring_precision, set_precision
 from ecgtf.run_folder import Run
 from ecgtf.tasks import Task, check_classes, get_task
-from ecgtf.training import check_limits, fit, is_chief, make_optimizer, make_strategy, restoring_precision, set_precision
+from ecgtf.training import check_limits, fit, is_chief, make_optimizer, make_strategy
 
 SHIFT_SECONDS = 2.5
 """Training records are moved in time by up to this: a beat may then stand anywhere."""

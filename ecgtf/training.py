@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
@@ -17,8 +16,6 @@ import tensorflow as tf
 from ecgtf.callbacks import GO_ON, TERMINATED, Averages, Best, Checkpoints, Guard, Report, Stopped
 from ecgtf.optimizer import AdamW
 from ecgtf.run_folder import Run
-
-PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
 class WorkerLost(RuntimeError):
@@ -99,27 +96,6 @@ def is_chief() -> bool:
     """Whether this process is the one that writes: the only one, or the first worker of the cluster in TF_CONFIG."""
     cluster, task = _cluster()
     return _workers() == 1 or task["type"] == "chief" or ("chief" not in cluster and int(task["index"]) == 0)
-
-
-def set_precision(name: str) -> None:
-    """Sets Keras's policy for the layers that are built from now on: `float32`, `bfloat16` or `float16`."""
-    if name not in PRECISIONS:
-        raise ValueError(f"unknown precision {name!r}; expected one of {', '.join(PRECISIONS)}")
-    keras.config.set_dtype_policy(PRECISIONS[name])
-
-
-def restoring_precision(function: Callable) -> Callable:
-    """The function, after which Keras's policy is again what it was: what is built or loaded later does not depend on it."""
-
-    @functools.wraps(function)
-    def wrapped(*args, **kwargs):
-        before = keras.config.dtype_policy()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            keras.config.set_dtype_policy(before)
-
-    return wrapped
 
 
 def check_one_worker() -> None:

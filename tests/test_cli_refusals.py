@@ -114,6 +114,13 @@ def test_bad_records_are_rejected_and_fatal_only_when_strict(tmp_path, monkeypat
     assert not (tmp_path / "data/b/dataset.json").exists()
 
 
+def test_a_record_that_is_not_there_is_named_with_one_that_is(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (record(tmp_path / "some", "r1") / "labels.csv").write_text("record,code,split\nr1,SR,test\n")
+    assert call("prepare", "wfdb", "some", "--labels", "some/labels.csv", "--out", "data/some", "--quiet")[0] == 0
+    assert "has no record 'r2'; ids look like 'some/r1'" in refused("plot", "data/some", "--record", "r2")
+
+
 def test_a_damaged_shard_is_found_and_named(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert call("prepare", "--limit", 21, "--quiet")[0] == 0

@@ -8,6 +8,7 @@ import pytest
 from ecgtf.closeness.comparison import Comparison, Part, joined
 from ecgtf.closeness.leaks import Leaks, share_entry
 from ecgtf.closeness.metrics import is_worse
+from ecgtf.dataset import hash_id
 from ecgtf.tasks import get_task
 
 TASK = get_task("rhythm7")
@@ -114,6 +115,28 @@ def test_neighbours_of_new_people_lean_to_neither_side():
         worse["share"] += bool(is_worse(share, "0.5"))
         worse["ratio"] += bool(is_worse(leaks.distance_ratio(), "higher"))
     assert max(worse.values()) <= 6, worse
+
+
+def test_a_tenth_of_copies_brings_the_distance_ratio_down_however_few_are_held_out():
+    rng = np.random.default_rng(0)
+    found = comparison([(1700,), (220,), (800,)])
+    features = {name: rng.normal(size=(len(side), 16)) for name, side in found.parts().items()}
+    clean = Leaks(found, lambda: (found, features)).distance_ratio()
+    assert not is_worse(clean, "higher")
+    spoilt = features | {"synthetic": np.concatenate([features["train"][:80] + 1e-3, features["synthetic"][80:]])}
+    ratio = Leaks(found, lambda: (found, spoilt)).distance_ratio()
+    assert is_worse(ratio, "higher")
+    assert ratio["value"] < 0.1 < 0.5 < ratio["floor"]
+
+
+def test_copies_are_looked_for_among_what_the_generator_saw():
+    found = comparison([(60,), (30,), (40,)])
+    foreign = replace(found, seen=frozenset({hash_id("another")}))
+    with pytest.raises(ValueError, match="the generator was not trained on these real records"):
+        Leaks(foreign, lambda: None).near_copy_rate()
+    half = replace(found, seen=frozenset(map(hash_id, found.train.ids[::2])))
+    assert half.learnt.ids == found.train.ids[::2]
+    assert found.learnt is found.train
 
 
 def test_people_are_never_on_both_sides():

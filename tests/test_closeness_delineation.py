@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ecgtf.closeness.average_beat import AverageBeat, average_beat, share_in_common
-from ecgtf.closeness.delineation import Marks, delineate
+from ecgtf.closeness.delineation import Marks, _fall, delineate
 from ecgtf.closeness.intervals import amplitude, corrected_qt, pr_interval, qrs_axis, qrs_duration, qt_interval, st_level
 from ecgtf.closeness.physiology import Physiology, angle_distance, measure, r_peaks
 from ecgtf.data_prep.ludb import read_ludb
@@ -354,3 +354,8 @@ def test_the_same_real_record_at_500_and_100_samples_a_second():
         assert abs(np.nanmedian(apart)) < usual
         assert np.nanpercentile(np.abs(apart), 93) < most
     assert np.nanpercentile(np.abs(sides[1].st_level - sides[0].st_level), 95) < 0.03
+
+
+def test_a_side_that_begins_below_the_level_has_fallen_already():
+    assert _fall(np.array([0.2, 0.1, 0.0]), 0.5) == 0.0
+    assert _fall(np.array([1.0, 0.6, 0.2]), 0.5) == pytest.approx(1.25)

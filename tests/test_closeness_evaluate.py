@@ -221,6 +221,8 @@ def test_numbers_of_other_records_are_not_taken_for_these(people, tmp_path, monk
             evaluate(real, made, groups=["temporal"], out=out)
     with pytest.raises(ValueError, match=r"unfinished report of other records or settings \(records\); use --overwrite"):
         evaluate(real, other, groups=["temporal"], out=out)
+    with pytest.raises(ValueError, match=r"of other records or settings \(rate\)"):
+        evaluate(real, made, groups=["temporal"], rate=250.0, out=out)
     fresh = evaluate(real, other, groups=["temporal"])["metrics"]["marginal_difference"]
     assert evaluate(real, other, groups=["temporal"], out=out, overwrite=True)["metrics"]["marginal_difference"] == fresh
 

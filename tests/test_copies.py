@@ -38,6 +38,21 @@ def test_copies_are_found_in_spite_of_rounding(two_sets):
     assert left_out(two_sets[:1]) == {two_sets[0]: frozenset()}
 
 
+def test_copies_are_found_in_spite_of_filters(two_sets, tmp_path):
+    source = two_sets[0].parent / "wfdb" / "a"
+    for band in ((0.5, 40.0), (0.05, None)):
+        prepare("wfdb", source, tmp_path / f"{band}", band=band, mains=50.0, workers=1)
+        assert len(find_copies([two_sets[0], tmp_path / f"{band}"])) == 12
+
+
+def test_one_wrong_age_does_not_hide_the_copies_among_the_others(tmp_path):
+    (ecg,) = simulate_records(1, seed=5, rate=500, seconds=10)
+    for name, age in (("r0", 50), ("r1", 60), ("r2", 60)):
+        write_record(tmp_path / "wfdb", name, ecg.signal, LEADS, 500, ["Dx: 426783006", f"Age: {age}"])
+    prepare("wfdb", tmp_path / "wfdb", tmp_path / "set", workers=1)
+    assert [[place.id for place in group] for group in find_copies([tmp_path / "set"])] == [["wfdb/r1", "wfdb/r2"]]
+
+
 @pytest.mark.parametrize(
     ("told", "same"),
     [

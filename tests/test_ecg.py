@@ -76,6 +76,16 @@ def test_select_leads_by_name_in_any_order(eight):
     assert select_leads(eight, INDEPENDENT_LEADS, list(INDEPENDENT_LEADS)) is eight
 
 
+def test_what_is_missing_in_a_lead_is_missing_there_and_in_what_is_derived_from_it(eight):
+    signal = np.array(eight[0])
+    signal[3, INDEPENDENT_LEADS.index("V5")] = np.nan
+    signal[5, INDEPENDENT_LEADS.index("II")] = np.nan
+    missing = np.isnan(select_leads(signal, INDEPENDENT_LEADS, LEADS))
+    assert [LEADS[lead] for lead in np.flatnonzero(missing[3])] == ["V5"]
+    assert [LEADS[lead] for lead in np.flatnonzero(missing[5])] == ["II", "III", "aVR", "aVL", "aVF"]
+    assert missing.sum() == 6
+
+
 def test_a_measured_limb_lead_is_preferred_to_a_derived_one():
     signal = np.array([[1.0, 2.0, 9.0]])  # III does not fit I and II, yet it was measured
     assert np.array_equal(select_leads(signal, ("I", "II", "III"), ("III", "aVF")), [[9.0, 1.5]])

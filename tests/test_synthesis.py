@@ -12,11 +12,11 @@ import wfdb
 import ecgtf
 from ecgtf.dataset import check_no_leak, hash_id, load_arrays, read_manifest, verify
 from ecgtf.ecg import LEADS
+from ecgtf.precision import set_precision
 from ecgtf.run_folder import Run
 from ecgtf.synthesis import class_labels, generate, labels_like
 from ecgtf.tasks import get_task
 from ecgtf.train_generator import train_generator
-from ecgtf.training import set_precision
 from ecgtf.wfdb_io import write_record
 
 FEW = {"sampler_steps": (2, 2), "quiet": True}

@@ -10,9 +10,10 @@ import pytest
 import tensorflow as tf
 
 from ecgtf.generators.base import Generator
+from ecgtf.precision import set_precision
 from ecgtf.run_folder import Run
 from ecgtf.train_generator import train_generator
-from ecgtf.training import fit, make_optimizer, make_strategy, set_precision
+from ecgtf.training import fit, make_optimizer, make_strategy
 
 TINY = {"task": "rhythm7", "preset": "tiny", "steps": (6, 6), "batch_size": 4, "checkpoint_every": 3, "quiet": True, "seed": 3}
 

@@ -13,8 +13,9 @@ import pytest
 import tensorflow as tf
 
 from ecgtf.generators.base import Generator
+from ecgtf.precision import set_precision
 from ecgtf.run_folder import Run
-from ecgtf.training import fit, make_optimizer, set_precision
+from ecgtf.training import fit, make_optimizer
 
 STEPS, EVERY = 40, 10
 
@@ -404,7 +405,8 @@ import sys
 import numpy as np, tensorflow as tf
 from test_training_stops import HalfLine, Line, log_of, parts_of, stream
 from ecgtf.run_folder import Run
-from ecgtf.training import fit, make_optimizer, set_precision
+from ecgtf.precision import set_precision
+from ecgtf.training import fit, make_optimizer
 from pathlib import Path
 
 with strategy.scope():

@@ -15,9 +15,10 @@ from ecgtf.classifiers.fitting import AUGMENTATION, check_training, fit_classifi
 from ecgtf.classifiers.metrics import classification_metrics
 from ecgtf.classifiers.networks import check_kind, new_classifier, predict, training_preset
 from ecgtf.dataset import Folders, Manifest, check_no_leak, combined_manifest, hash_id
+from ecgtf.precision import restoring_precision, set_precision
 from ecgtf.run_folder import Run
 from ecgtf.tasks import Task, check_classes, get_task
-from ecgtf.training import check_limits, check_one_worker, make_strategy, restoring_precision, set_precision
+from ecgtf.training import check_limits, check_one_worker, make_strategy
 
 
 @restoring_precision

@@ -26,9 +26,10 @@ from ecgtf.classifiers.metrics import classification_metrics
 from ecgtf.classifiers.networks import check_kind, classifier_run, load_classifier, new_classifier, predict, training_preset
 from ecgtf.classifiers.parts import LogitsHead
 from ecgtf.dataset import Folders, check_no_leak, combined_manifest, hash_id
+from ecgtf.precision import restoring_precision, set_precision
 from ecgtf.run_folder import Run
 from ecgtf.tasks import Task, check_classes, get_task
-from ecgtf.training import check_limits, check_one_worker, make_strategy, restoring_precision, set_precision
+from ecgtf.training import check_limits, check_one_worker, make_strategy
 
 MODES = ("unfreeze", "full")
 

@@ -15,7 +15,7 @@ from itertools import repeat
 import numpy as np
 from scipy.stats import t as student_t
 
-from ecgtf.dataset import Arrays
+from ecgtf.dataset import Arrays, hash_id
 from ecgtf.tasks import Task
 
 DRAWS = 5
@@ -86,6 +86,22 @@ class Comparison:
     about: dict
     """What is said of the sets in the results."""
     seed: int = 0
+    seen: frozenset[str] | None = None
+    """Hashed ids of the records that the generator was trained on, where they are known."""
+
+    @cached_property
+    def learnt(self) -> Part:
+        """The training records that the generator was trained on; all of them where it does not say.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        if self.seen is None:
+            return self.train
+        learnt = np.flatnonzero([hash_id(name) in self.seen for name in self.train.ids])
+        if len(learnt) < 2:
+            raise ValueError("the generator was not trained on these real records: give those that it was trained on")
+        return self.train.take(learnt)
 
     @cached_property
     def _strata(self) -> list[dict[str, np.ndarray]]:

@@ -22,6 +22,8 @@ def provenance(results: Results) -> dict:
         "task": comparison.about["task"],
         "sampling": comparison.about["sampling"],
         "seed": comparison.seed,
+        "rate": comparison.rate,
+        "leads": list(comparison.leads),
         "preset": results.preset,
         "extractor": str(results.extractor) if results.extractor else "trained on half of the real training people",
         "records": {name: part.digest() for name, part in comparison.parts().items()},

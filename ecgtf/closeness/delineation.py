@@ -160,8 +160,10 @@ def _size(signal: np.ndarray) -> np.ndarray:
 
 
 def _fall(side: np.ndarray, level: float, gap: int = 0) -> float:
-    """Samples from the start of `side` to where it falls below `level` for longer than `gap`, interpolated."""
+    """Samples from the start of `side` to where it falls below `level` for longer than `gap`, interpolated; 0 if it begins below."""
     above = np.flatnonzero(side >= level)
+    if not len(above):
+        return 0.0
     breaks = np.flatnonzero(np.diff(above) > gap + 1)
     last = above[breaks[0]] if len(breaks) else above[-1]
     return float(last) if last + 1 == len(side) else last + (side[last] - level) / (side[last] - side[last + 1])

@@ -36,7 +36,7 @@ class Leaks:
             part.signals[np.random.default_rng(self.comparison.seed).permutation(len(part))[:MOST_FOR_COPIES]]
             for part in (self.comparison.synthetic, self.comparison.reference)
         )
-        train = self.comparison.train.signals
+        train = self.comparison.learnt.signals
         return privacy.near_copies(synthetic, train, reference, self.comparison.rate), synthetic, train
 
     def near_copy_rate(self) -> dict:
@@ -49,7 +49,7 @@ class Leaks:
         comparison = self.comparison
         parts = comparison.synthetic, comparison.reference
         made, real = (
-            len({place for place, _ in privacy.exact_copies(part.signals, comparison.train.signals)}) / len(part)
+            len({place for place, _ in privacy.exact_copies(part.signals, comparison.learnt.signals)}) / len(part)
             for part in parts
         )
         return share_entry(made, len(parts[0]), real, len(parts[1]))
@@ -66,33 +66,34 @@ class Leaks:
     def _of_neighbours(self) -> dict[str, dict]:
         """Both numbers of the neighbours of the synthetic records, their floors from records of other held-out people.
 
-        Both have as many training as held-out neighbours to choose from. Means over draws; intervals from half-samples of all
-        sides.
+        The share has as many training as held-out neighbours to choose from; the ratio has all training records, for a copy has its
+        original among few of them by chance alone. Means over draws; intervals from half-samples of all sides.
         """
         draws = [self._neighbours(draw, 1.0) for draw in range(DRAWS)]
         halves = [self._neighbours(DRAWS + draw, 0.5) for draw in range(HALVES)]
-        numbers: dict[str, Callable[[privacy.Neighbours], float]] = {
-            "share": lambda found: found.share_closer_to_train,
-            "ratio": lambda found: privacy.distance_ratios(found).low,
-        }
-        return {
-            name: summary(*([tuple(map(number, sides)) for sides in drawn] for drawn in (draws, halves)))
-            for name, number in numbers.items()
-        }
+        return {name: summary(*([found[name] for found in drawn] for drawn in (draws, halves))) for name in ("share", "ratio")}
 
-    def _neighbours(self, draw: int, share: float) -> tuple[privacy.Neighbours, privacy.Neighbours]:
-        """Neighbours of the synthetic records, and of those of one half of the held-out people, among training records and those
+    def _neighbours(self, draw: int, share: float) -> dict[str, tuple[float, float]]:
+        """Both numbers of the synthetic records, and of those of one half of the held-out people, among training records and those
         of the other half."""
         comparison, features = self.features()
+        if comparison.seen is not None:
+            learnt = np.isin(comparison.train.ids, comparison.learnt.ids)
+            features = dict(features) | {"train": features["train"][learnt]}
         rng = np.random.default_rng([comparison.seed, draw])
         people = comparison.reference.of_whom()
         first = np.isin(people, rng.permutation(np.unique(people))[::2])
         sets = {"train": features["train"], "synthetic": features["synthetic"]}
         sets |= {"asking": features["reference"][first], "held out": features["reference"][~first]}
         rows = {name: rng.permutation(len(values))[: max(2, round(share * len(values)))] for name, values in sets.items()}
-        size = min(len(rows["train"]), len(rows["held out"]))
-        known = [sets[name][rows[name][:size]] for name in ("train", "held out")]
-        return tuple(privacy.neighbours(sets[name][rows[name]], *known) for name in ("synthetic", "asking"))
+        train, held_out, *sides = (sets[name][rows[name]] for name in ("train", "held out", "synthetic", "asking"))
+        size = min(len(train), len(held_out))
+        alike = [privacy.neighbours(side, train[:size], held_out[:size]) for side in sides]
+        among_all = [privacy.neighbours(side, train, held_out) for side in sides]
+        return {
+            "share": tuple(found.share_closer_to_train for found in alike),
+            "ratio": tuple(privacy.distance_ratios(found).low for found in among_all),
+        }
 
     @cached_property
     def attack(self) -> MembershipInference:
@@ -102,11 +103,11 @@ class Leaks:
         """
         comparison, rng = self.comparison, np.random.default_rng(self.comparison.seed)
         mine, others = comparison.reference.split_people(1 / 3, rng)
-        members, nonmembers = _alike(comparison.train, others, MOST_CANDIDATES, rng)
+        members, nonmembers = _alike(comparison.learnt, others, MOST_CANDIDATES, rng)
         known = set(members.of_whom())
-        rest = np.flatnonzero([person not in known for person in comparison.train.of_whom()])
+        rest = np.flatnonzero([person not in known for person in comparison.learnt.of_whom()])
         synthetic = _some(comparison.synthetic, np.arange(len(comparison.synthetic)), MOST_FOR_ATTACK, rng)
-        control = _some(comparison.train, rest, len(synthetic), rng) if len(rest) else None
+        control = _some(comparison.learnt, rest, len(synthetic), rng) if len(rest) else None
         sets = [
             part.signals for part in (members, nonmembers, synthetic, _some(mine, np.arange(len(mine)), MOST_FOR_ATTACK, rng))
         ]

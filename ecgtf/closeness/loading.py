@@ -47,8 +47,10 @@ def compare_folders(
         raise ValueError("expected one npz file or folder of WFDB records, or data sets; received several of them")
     if is_external(synthetic[0]):
         made, about_made = read_external(synthetic[0], manifest, task)
+        seen = None
     else:
         made, about_made = _read_synthetic(real, synthetic, task, reference)
+        seen = (combined_manifest(synthetic).generator or {}).get("trained_on")
     for name, part in (("training", train), ("held-out", reference), ("synthetic", made)):
         if len(part) < 2:
             raise ValueError(f"expected at least 2 {name} records with a class of task {task.name}, received {len(part)}")
@@ -60,7 +62,8 @@ def compare_folders(
         "sampling": _sampling_rule(max_records, classes=made.labels is not None),
     }
     parts = [_limited(part, max_records, seed) for part in (train, reference, made)]
-    return Comparison(*parts, manifest.sampling_rate, tuple(manifest.leads), task.classes, task, about, seed)
+    known = frozenset(seen) if seen else None
+    return Comparison(*parts, manifest.sampling_rate, tuple(manifest.leads), task.classes, task, about, seed, known)
 
 
 def compare_arrays(

@@ -17,8 +17,9 @@ from ecgtf.classifiers.transfer import MODES
 from ecgtf.conditions import columns
 from ecgtf.generators import diffusion, flow
 from ecgtf.generators.presets import get_preset
+from ecgtf.precision import PRECISIONS
 from ecgtf.tasks import Task, get_task
-from ecgtf.training import PRECISIONS, check_limits
+from ecgtf.training import check_limits
 
 FOREST = "feature_forest"
 """The classifier that is no network: a random forest on what a cardiologist measures."""

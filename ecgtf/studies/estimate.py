@@ -20,13 +20,14 @@ from ecgtf.conditions import encode
 from ecgtf.dataset import Manifest, combined_manifest
 from ecgtf.generators.presets import get_preset
 from ecgtf.generators.stages import Stages
+from ecgtf.precision import restoring_precision, set_precision
 from ecgtf.studies.cells import Cell, part_of, study_cells
 from ecgtf.studies.config import FOREST, GeneratorPlan, Recipe, StudyConfig
 from ecgtf.studies.results import Results
 from ecgtf.studies.runner import check_study
 from ecgtf.studies.sources import Workshop, fold_name, judge_name, pool_labels, set_name
 from ecgtf.studies.trials import pretraining_name
-from ecgtf.training import make_optimizer, restoring_precision, set_precision
+from ecgtf.training import make_optimizer
 
 TIMED = 4
 """Steps that are timed, behind those that compile."""
