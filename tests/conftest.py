@@ -1,6 +1,7 @@
 """Small data sets of seeded synthetic signals that the tests share."""
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,14 @@ LONG = ("test_study_runs.py", "test_training_runs.py", "test_cli.py", "test_clos
 def pytest_collection_modifyitems(items):
     """The files that take long come first: a worker has whole files (`--dist loadfile`), and none is left alone with one at the end."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard():
+    """Whatever the tests were started by: background jobs of a shell ignore it, and so does what they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def toy_signal(rate_bpm: float, irregular: float, rng: np.random.Generator) -> np.ndarray:
