@@ -95,7 +95,10 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             _on_quantity(AUTOCORRELATION, lambda real, other: temporal.autocorrelation_difference(real, other).mean),
         ),
         "marginal_difference": Metric(
-            "marginal distribution difference", "1/mV", "lower", lambda results: results.marginal_difference()
+            "marginal distribution difference, all times together",
+            "1/mV",
+            "lower",
+            lambda results: results.marginal_difference(),
         ),
         "spectrum_difference": Metric(
             "difference of the unit-power spectra",
