@@ -117,7 +117,7 @@ def _loss(weights: np.ndarray, multi_label: bool) -> Callable:
 
 
 class _DropoutSeeds(keras.callbacks.Callback):
-    """Makes the draws of dropout a function of (seed, step): a checkpoint does not hold their state."""
+    """Makes the draws of dropout a function of (seed, step): a checkpoint does not hold their state. They are alike on all replicas."""
 
     def __init__(self, seed: int):
         super().__init__()
