@@ -11,7 +11,6 @@ import typer
 from typer.core import TyperGroup
 
 from ecgtf.cli import classifiers, data, generators, reports, studies
-from ecgtf.workers import WorkerDied
 
 FILE_FOR_FOLDER = (NotADirectoryError, FileExistsError)
 """What the system says of a folder to be made at, or below, a file."""
@@ -45,6 +44,8 @@ class Commands(TyperGroup):
 
 
 def _tell(error: BaseException, code: int) -> None:
+    from ecgtf.workers import WorkerDied  # with all of multiprocessing
+
     if "--debug" in sys.argv:
         traceback.print_exception(error)
     text = " ".join(str(error).split()) or type(error).__name__

@@ -154,6 +154,12 @@ class Run:
         return path.read_text().split() if path.exists() else []
 
 
+def check_apart(start: str | Path | None, out: str | Path) -> None:
+    """Refuses a run to start from that would be written over."""
+    if start is not None and Path(start).resolve() == Path(out).resolve():
+        raise ValueError(f"{out} is the run to start from, which stays as it is: name another --out")
+
+
 def _short(value) -> str:
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."

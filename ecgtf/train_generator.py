@@ -24,7 +24,7 @@ from ecgtf.generators.time_vqvae import TimeVQVAE
 from ecgtf.judging import Judge
 from ecgtf.pictures import reconstruction_pictures, sample_pictures
 from ecgtf.precision import restoring_precision, set_precision
-from ecgtf.run_folder import Run
+from ecgtf.run_folder import Run, check_apart
 from ecgtf.tasks import Task, check_classes, get_task
 from ecgtf.training import check_limits, fit, is_chief, make_optimizer, make_strategy
 
@@ -144,8 +144,7 @@ def train_generator(
     if leads not in ("independent", "all"):
         raise ValueError(f"leads must be 'independent' or 'all', received {leads!r}")
     check_limits(learning_rate, max_minutes)
-    if start is not None and Path(start).resolve() == Path(out).resolve():
-        raise ValueError(f"{out} is the run to start from, which stays as it is: name another --out")
+    check_apart(start, out)
     set_precision(precision)
     strategy = make_strategy(devices, sizes.batch_size)
     signal = {

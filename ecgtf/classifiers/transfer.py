@@ -27,7 +27,7 @@ from ecgtf.classifiers.networks import check_kind, classifier_run, load_classifi
 from ecgtf.classifiers.parts import LogitsHead
 from ecgtf.dataset import Folders, check_no_leak, combined_manifest, hash_id
 from ecgtf.precision import restoring_precision, set_precision
-from ecgtf.run_folder import Run
+from ecgtf.run_folder import Run, check_apart
 from ecgtf.tasks import Task, check_classes, get_task
 from ecgtf.training import check_limits, check_one_worker, make_strategy
 
@@ -116,8 +116,7 @@ def finetune(
         raise ValueError(f"unknown mode {mode!r}; expected one of {', '.join(MODES)}")
     if synthetic is not None and from_run is not None:
         raise ValueError("give synthetic data to pre-train on or a run to start from, not both")
-    if from_run is not None and Path(from_run).resolve() == Path(out).resolve():
-        raise ValueError(f"{out} is the run to start from, which stays as it is: name another --out")
+    check_apart(from_run, out)
     check_one_worker()
     start = None if from_run is None else classifier_run(from_run)
     manifest = combined_manifest(data)
@@ -129,7 +128,6 @@ def finetune(
     batch_size = lengths["batch_size"] if batch_size is None else batch_size
     learning_rate = lengths["learning_rate"] / (1 if fresh else 4) if learning_rate is None else learning_rate
     check_training(min(steps, pretrain_steps), batch_size, balance, balance_sources=balance_sources)
-    check_limits(learning_rate, None)
     augment.check_leads(manifest.leads)
     config = {
         "command": "finetune",

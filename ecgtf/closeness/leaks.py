@@ -88,11 +88,9 @@ class Leaks:
         rows = {name: rng.permutation(len(values))[: max(2, round(share * len(values)))] for name, values in sets.items()}
         train, held_out, *sides = (sets[name][rows[name]] for name in ("train", "held out", "synthetic", "asking"))
         size = min(len(train), len(held_out))
-        alike = [privacy.neighbours(side, train[:size], held_out[:size]) for side in sides]
-        among_all = [privacy.neighbours(side, train, held_out) for side in sides]
         return {
-            "share": tuple(found.share_closer_to_train for found in alike),
-            "ratio": tuple(privacy.distance_ratios(found).low for found in among_all),
+            "share": tuple(privacy.neighbours(side, train[:size], held_out[:size]).share_closer_to_train for side in sides),
+            "ratio": tuple(privacy.low_distance_ratio(side, train) for side in sides),
         }
 
     @cached_property

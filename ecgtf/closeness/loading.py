@@ -46,11 +46,9 @@ def compare_folders(
     if len(synthetic) > 1 and any(is_external(path) for path in synthetic):
         raise ValueError("expected one npz file or folder of WFDB records, or data sets; received several of them")
     if is_external(synthetic[0]):
-        made, about_made = read_external(synthetic[0], manifest, task)
-        seen = None
+        (made, about_made), seen = read_external(synthetic[0], manifest, task), None
     else:
-        made, about_made = _read_synthetic(real, synthetic, task, reference)
-        seen = (combined_manifest(synthetic).generator or {}).get("trained_on")
+        made, about_made, seen = _read_synthetic(real, synthetic, task, reference)
     for name, part in (("training", train), ("held-out", reference), ("synthetic", made)):
         if len(part) < 2:
             raise ValueError(f"expected at least 2 {name} records with a class of task {task.name}, received {len(part)}")
@@ -62,8 +60,7 @@ def compare_folders(
         "sampling": _sampling_rule(max_records, classes=made.labels is not None),
     }
     parts = [_limited(part, max_records, seed) for part in (train, reference, made)]
-    known = frozenset(seen) if seen else None
-    return Comparison(*parts, manifest.sampling_rate, tuple(manifest.leads), task.classes, task, about, seed, known)
+    return Comparison(*parts, manifest.sampling_rate, tuple(manifest.leads), task.classes, task, about, seed, seen)
 
 
 def compare_arrays(
@@ -101,13 +98,15 @@ def compare_arrays(
     return Comparison(*parts, rate, tuple(leads), (), None, about, seed)
 
 
-def _read_synthetic(real: list, synthetic: list, task: Task, reference: Part) -> tuple[Part, dict]:
+def _read_synthetic(real: list, synthetic: list, task: Task, reference: Part) -> tuple[Part, dict, frozenset[str] | None]:
+    """The records, what is said of them, and the hashed ids that their generator was trained on, where it says."""
     read_manifests([*real, *synthetic])  # they fit together
     manifest = combined_manifest(synthetic)
-    if manifest.generator:
-        check_no_leak(manifest.generator["trained_on"], reference.ids)
+    seen = manifest.generator["trained_on"] if manifest.generator else []
+    check_no_leak(seen, reference.ids)
     part = joined([part_of(load_arrays(synthetic, split, task)) for split in SPLITS])
-    return part, {"name": manifest.name, "records": len(part), "generator": _without_ids(manifest.generator)}
+    about = {"name": manifest.name, "records": len(part), "generator": _without_ids(manifest.generator)}
+    return part, about, frozenset(seen) or None
 
 
 def _sampling_rule(max_records: int | None, classes: bool) -> str:

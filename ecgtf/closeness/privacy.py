@@ -46,8 +46,7 @@ class Neighbours:
     @property
     def ratio(self) -> np.ndarray:
         """Nearest over second nearest training record: far below 1 where a record was copied; 1 where both are 0."""
-        second = np.where(self.to_train_second > 0, self.to_train_second, 1.0)
-        return np.where(self.to_train_second > 0, self.to_train / second, 1.0)
+        return _ratio(self.to_train, self.to_train_second)
 
     @property
     def share_closer_to_train(self) -> float:
@@ -99,11 +98,28 @@ def neighbours(generated: np.ndarray, train: np.ndarray, holdout: np.ndarray) ->
     )
 
 
+def low_distance_ratio(generated: np.ndarray, train: np.ndarray) -> float:
+    """`DistanceRatios.low` of features `(records, d)`, which takes no held-out records.
+
+    Raises:
+        ValueError: as `neighbours`.
+    """
+    return _low(_ratio(*nearest(generated, train, 2)[0].T))
+
+
 def distance_ratios(found: Neighbours) -> DistanceRatios:
     """The summary of nearest-neighbour distances; `to_usual` is infinite where held-out records repeat training records."""
     usual = np.median(found.holdout_to_train)
     to_usual = float(np.median(found.to_train) / usual) if usual > 0 else float("inf")
-    return DistanceRatios(float(np.median(found.ratio)), float(np.percentile(found.ratio, 5.0)), to_usual)
+    return DistanceRatios(float(np.median(found.ratio)), _low(found.ratio), to_usual)
+
+
+def _ratio(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return np.where(second > 0, first / np.where(second > 0, second, 1.0), 1.0)
+
+
+def _low(ratio: np.ndarray) -> float:
+    return float(np.percentile(ratio, 5.0))
 
 
 def exact_copies(synthetic: np.ndarray, train: np.ndarray, *, resolution: float = RESOLUTION) -> list[tuple[int, int]]:

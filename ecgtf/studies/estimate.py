@@ -48,7 +48,8 @@ def describe(study: str, config: StudyConfig, out: str | Path, only: str | None 
         ValueError: as `run_study`.
     """
     planned = study_cells(study, config)
-    workshop, cells = check_study(study, config, Path(out), planned), part_of(planned, only)
+    workshop, _ = check_study(study, config, Path(out), planned)
+    cells = part_of(planned, only)
     done = Results(out).done(config)
     left = [cell for cell in cells if cell.name not in done]
     lines = [f"{count:5d} x {arm}" for arm, count in Counter(map(_arm, left)).items()]

@@ -61,8 +61,7 @@ def run_study(
     out = Path(out)
     cells = study_cells(study, config)
     mine = part_of(cells, only)
-    asked = asked_for(study, config)
-    workshop = check_study(study, config, out, cells)
+    workshop, asked = check_study(study, config, out, cells)
     keep_settings((out, config.work_folder), asked)
     results = Results(out)
     _bring_in(results, collect, asked)
@@ -80,18 +79,19 @@ def run_study(
     return write_report(out, study, config, cells)
 
 
-def check_study(study: str, config: StudyConfig, out: Path, cells: Sequence[Cell]) -> Workshop:
-    """Refuses what cannot be run, before anything is made; returns where things will be.
+def check_study(study: str, config: StudyConfig, out: Path, cells: Sequence[Cell]) -> tuple[Workshop, dict[str, Any]]:
+    """Refuses what cannot be run, before anything is made; returns where things will be, and what was asked for.
 
     Raises:
         LeakError: as `run_study`.
         ValueError: as `run_study`.
     """
-    check_folders(out, config.work_folder, asked_for(study, config))
+    asked = asked_for(study, config)
+    check_folders(out, config.work_folder, asked)
     workshop = Workshop(config, quiet=True)
     check_sources(workshop, cells)
     check_supply(workshop, study, cells)
-    return workshop
+    return workshop, asked
 
 
 def _run_cell(trials: Trials, results: Results, cell: Cell) -> None:

@@ -154,10 +154,12 @@ def check_supply(workshop: Workshop, study: str, cells: Sequence[Cell]) -> None:
         for cell in cells
         if cell.stages and cell.stages[-1] in config.sources and cell.fraction
     }
-    for collection, fold, name, fraction, ratio, mixing in sorted(each for each in adding if each[4]):
+    adding = sorted(each for each in adding if each[4])
+    held_by = {name: read_labels(list(config.sources[name].data), "train", task) for name in {each[2] for each in adding}}
+    for collection, fold, name, fraction, ratio, mixing in adding:
         labels = np.array([member.label for member in workshop.folds.of(collection, fold, "train")])
         real = labels[share(labels, fraction, config.seed)]
-        there = read_labels(list(config.sources[name].data), "train", task)
+        there = held_by[name]
         if task.multi_label:
             lacking = [("all classes", len(there), round(ratio * len(real)))]
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -78,9 +78,7 @@ class Trials:
             return probabilities, None
         validation = read_examples(real, "validation", self.task)
         shutil.rmtree(run.folder)
-        if not len(validation):
-            return probabilities, None
-        return probabilities, _score(validation.labels, predict(model, validation.signals))
+        return probabilities, _score(validation, lambda: predict(model, validation.signals))
 
     def _test(self, collection: str, fold: int) -> Examples:
         return _examples(self.workshop.fold(collection, fold).resolve(), "test", self.config.task)
@@ -158,9 +156,7 @@ class Trials:
         forest = FeatureForest().fit(self._features(train), train.labels, self.task.multi_label, cell.seed)
         tests = {name: self._test(name, cell.fold) for name in tested_on(cell, self.config)}
         probabilities = {name: forest.probabilities(self._features(test)) for name, test in tests.items()}
-        if not len(validation):
-            return probabilities, None
-        return probabilities, _score(validation.labels, forest.probabilities(self._features(validation)))
+        return probabilities, _score(validation, lambda: forest.probabilities(self._features(validation)))
 
     def _features(self, examples: Examples) -> np.ndarray:
         """What a cardiologist measures of the rhythm; of the waves too where the classes are more than rhythms."""
@@ -191,9 +187,9 @@ def pretraining_name(cell: Cell, stages: tuple[str, ...], config: StudyConfig) -
     return "-".join(map(str, depends))
 
 
-def _score(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """What recipes are chosen by."""
-    return judged(labels, probabilities)["val_score"]
+def _score(validation: Examples, predicted: Callable[[], np.ndarray]) -> float | None:
+    """What recipes are chosen by; None without validation records, of which nothing can be predicted."""
+    return judged(validation.labels, predicted())["val_score"] if len(validation) else None
 
 
 def _training(recipe: Recipe) -> dict:
