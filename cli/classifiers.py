@@ -122,7 +122,12 @@ def finetune(
     kind: Annotated[str, typer.Option(help=f"Network: {_KINDS}.")] = "resnet1d",
     task: TaskName = "rhythm7",
     preset: Preset = "small",
-    mode: Annotated[str, typer.Option(help="unfreeze (the head first, then everything) or full.")] = "unfreeze",
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="unfreeze (the head first, then everything), full, or together (real and synthetic ECGs in one training)."
+        ),
+    ] = "unfreeze",
     steps: Steps = None,
     pretrain_steps: Steps = None,
     batch_size: BatchSize = None,

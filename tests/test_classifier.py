@@ -309,6 +309,41 @@ def test_synthetic_records_may_stay_in_the_fine_tuning(tmp_path, real, synthetic
     assert set(map(hash_id, load_arrays(real, "train").ids)) <= set(beside.trained_on())  # what the generator saw
 
 
+def test_learning_together_is_one_training_on_a_share_of_the_real_records_and_all_synthetic_ones(tmp_path, real, make_dataset):
+    saw = [hash_id(name) for name in load_arrays(real, "train").ids]
+    made = {"run": "toy", "settings": {}, "trained_on": saw}
+    synthetic = make_dataset("made", {"train": 5, "validation": 1}, generator=made)
+    options = QUICK | {"seed": 3, "balance_sources": 0.5}
+    one = finetune(real, tmp_path / "a", synthetic=synthetic, mode="together", **options)
+    other = train_classifier("resnet1d", [real, synthetic], tmp_path / "b", **options)
+    for ours, theirs in zip(load_classifier(one).get_weights(), load_classifier(other).get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert one.trained_on() == other.trained_on()
+    share = finetune(real, tmp_path / "c", synthetic=synthetic, mode="together", real_frac=0.5, **options)
+    assert share.config["training_records"]["used"] == dict.fromkeys(get_task("rhythm7").classes, 3)
+    assert share.config["seen_beyond_real_frac"] == 21
+    assert {row.split(",")[0] for row in (share.folder / "log.csv").read_text().splitlines()[1:]} == {"finetune"}
+
+
+@pytest.mark.parametrize("more", [{}, {"pretrain_steps": 5}, {"rehearse": "it"}])
+def test_learning_together_needs_synthetic_records_and_nothing_before_or_beside_them(tmp_path, real, synthetic, more):
+    more = {name: synthetic if value == "it" else value for name, value in more.items()} | (
+        {"synthetic": synthetic} if more else {}
+    )
+    with pytest.raises(
+        ValueError, match="together learns real and synthetic records in one training: give synthetic data, and no"
+    ):
+        finetune(real, tmp_path / "x", mode="together", **more, **QUICK)
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_was_learnt_before_counts_as_trained_on(tmp_path, real, make_dataset):
+    """Also where the records to pre-train on are no generator's."""
+    others = make_dataset("others", {"train": 10})  # the first six of each class are real ones too
+    run = finetune(real, tmp_path / "o", synthetic=others, pretrain_steps=1, **QUICK | {"steps": 1})
+    assert set(map(hash_id, load_arrays(others, "train").ids)) <= set(run.trained_on())
+
+
 def test_starting_from_a_run_replaces_the_head_where_classes_differ(tmp_path, real, run):
     moved = finetune(real, tmp_path / "g", from_run=run.folder, task="rhythm7", mode="full", real_frac=0.4, **QUICK)
     model = load_classifier(moved)

@@ -1,5 +1,6 @@
 """What a study's folder is for: later starts may add to it, and may not change what its lines came from."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import pytest
 from conftest import write_toy_dataset
 from study_results import made_config
 
-from ecgtf.studies.agreement import asked_for, check_folders, keep_settings
+from ecgtf.studies.agreement import SETTINGS, asked_for, check_folders, keep_settings
 from ecgtf.studies.config import GeneratorPlan, ReadySource, Recipe
 from ecgtf.studies.results import TABLE
 
@@ -37,6 +38,17 @@ def test_what_an_earlier_start_was_made_by_is_known_when_a_later_one_does_not_na
     start(FIRST)
     with pytest.raises(ValueError, match=r"holds a study with other recipes: extra was .*'steps': 100.*, is .*'steps': 900"):
         start(with_recipe(steps=900))
+    start(with_recipe(steps=100))
+
+
+def test_a_study_goes_on_that_was_begun_before_a_setting_existed(start, tmp_path):
+    start(with_recipe(steps=100))
+    path = tmp_path / "out" / SETTINGS
+    content = json.loads(path.read_text())
+    del content["settings"]["recipes"]["extra"]["balance_sources"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"'balance_sources': 0\.0.*, is .*'balance_sources': 0\.5"):
+        start(with_recipe(steps=100, balance_sources=0.5))
     start(with_recipe(steps=100))
 
 

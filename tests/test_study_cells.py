@@ -122,6 +122,11 @@ def test_parts_share_the_cells_and_keep_a_fold_of_a_collection_together(tmp_path
             '[[transfer.grid]]\nrecipes = ["old"]\nsources = ["rhythms"]',
             "they cannot stand beside real ones",
         ),
+        (
+            '[sources.rhythms]\ndata = ["r"]\ntask = "rhythm7"\n[recipes.both]\nmode = "together"\n'
+            '[[transfer.grid]]\nrecipes = ["both"]\nsources = ["rhythms>simulator"]',
+            "'rhythms' ends with labels of another task than rhythm4; they cannot stand beside real ones",
+        ),
         ('[[transfer.grid]]\nrecipes = ["plain"]\nseen = ["some"]', "unknown seen 'some'"),
         ('[[transfer.grid]]\nrecipe = ["plain"]', "unknown setting 'recipe' in transfer.grid"),
         ('[[augmentation.grid]]\nrecipes = ["plain"]\nclassifiers = ["svm"]', "unknown classifier 'svm'"),
@@ -134,7 +139,12 @@ def test_parts_share_the_cells_and_keep_a_fold_of_a_collection_together(tmp_path
         ("[recipes.odd]\naugment = 'gain'", "expected a number for gain"),
         ("[recipes.odd]\npreset = 'huge'", "unknown preset 'huge'"),
         ("[recipes.'a/b']", "letters, digits and _"),
-        ("[recipes.odd]\nmode = 'freeze'", "recipes.odd: unknown mode 'freeze'; expected one of unfreeze, full"),
+        ("[recipes.odd]\nmode = 'freeze'", "recipes.odd: unknown mode 'freeze'; expected one of unfreeze, full, together"),
+        (
+            "[recipes.odd]\nmode = 'together'\nrehearsal = 0.5",
+            "recipes.odd: a recipe that learns real and synthetic records together has no",
+        ),
+        ("[recipes.odd]\nbalance_sources = 2", "recipes.odd: expected a balance_sources between 0 and 1"),
         ("[recipes.odd]\nsteps = -5", "recipes.odd: expected at least 1 step"),
         ("[recipes.odd]\npretrain_steps = 0", "recipes.odd: expected at least 1 step"),
         ("[recipes.odd]\nbatch_size = 0", "recipes.odd: expected at least 1 step and 1 record a batch, received 1 and 0"),

@@ -31,7 +31,10 @@ from ecgtf.run_folder import Run, check_apart
 from ecgtf.tasks import Task, check_classes, get_task
 from ecgtf.training import check_limits, check_one_worker, make_strategy
 
-MODES = ("unfreeze", "full")
+MODES = ("unfreeze", "full", "together")
+"""How real records come into it: after synthetic ones, the head first or everything at once, or `TOGETHER` with them."""
+
+TOGETHER = MODES[2]
 
 
 @restoring_precision
@@ -69,7 +72,9 @@ def finetune(
 ) -> Run:
     """Pre-trains on synthetic records, or starts from a run, and fine-tunes on a share of the real training split.
 
-    With neither, a fresh network is trained on the share: the baseline that a transfer must beat. The share is stratified and
+    With neither, a fresh network is trained on the share: the baseline that a transfer must beat. In the mode `together` a fresh
+    network learns the synthetic records and the share in one training, of which `balance_sources` says how often a record is
+    a real one; its weights are chosen by the validation records of both, for a few real ones decide nothing. The share is stratified and
     nested (20 % is a part of 50 % of the same seed), and every class keeps a record. The run folder ends as that of
     `train_classifier`; `metrics.json` also holds `before`, the test metrics before fine-tuning, where the classes agree.
 
@@ -85,12 +90,13 @@ def finetune(
         kind: Network, when none is given by `from_run`.
         task: What the classes are.
         preset: Size of the network and lengths of the trainings.
-        mode: `unfreeze` trains the head alone for a fifth of the steps, then everything; `full` trains everything at once.
-        steps: Steps of the fine-tuning, in place of half the preset's (all of them without pre-training).
+        mode: `unfreeze` trains the head alone for a fifth of the steps, then everything; `full` trains everything at once; `together`
+            does so on synthetic and real records mixed.
+        steps: Steps of the fine-tuning, in place of half the preset's (all of them without pre-training, and together).
         pretrain_steps: Steps of the pre-training, in place of the preset's.
         batch_size: Records a step, over all devices.
         learning_rate: Peak learning rate of the fine-tuning, in place of a quarter of the preset's (all of it without
-            pre-training).
+            pre-training, and together).
         balance: 0 draws the records as they are, 1 every class equally often.
         balance_sources: 0 draws the records as they are, 1 every data set equally often.
         augment: How the training records are changed at random.
@@ -116,13 +122,19 @@ def finetune(
         raise ValueError(f"unknown mode {mode!r}; expected one of {', '.join(MODES)}")
     if synthetic is not None and from_run is not None:
         raise ValueError("give synthetic data to pre-train on or a run to start from, not both")
+    together = mode == TOGETHER
+    if together and (synthetic is None or rehearse is not None or pretrain_steps is not None):
+        raise ValueError(
+            "together learns real and synthetic records in one training: give synthetic data, and no pretrain_steps or rehearse"
+        )
     check_apart(from_run, out)
     check_one_worker()
     start = None if from_run is None else classifier_run(from_run)
     manifest = combined_manifest(data)
     kind = kind if start is None else start.config.get("kind")
     lengths = training_preset(kind, preset)
-    fresh = start is None and synthetic is None
+    pretrains = synthetic is not None and not together
+    fresh = start is None and not pretrains
     steps = max(1, lengths["steps"] // (1 if fresh else 2)) if steps is None else steps
     pretrain_steps = lengths["steps"] if pretrain_steps is None else pretrain_steps
     batch_size = lengths["batch_size"] if batch_size is None else batch_size
@@ -142,7 +154,7 @@ def finetune(
         "preset": preset,
         "mode": mode,
         "steps": steps,
-        "pretrain_steps": pretrain_steps if synthetic is not None else None,
+        "pretrain_steps": pretrain_steps if pretrains else None,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "balance": balance,
@@ -160,8 +172,10 @@ def finetune(
     train, validation, test = read_splits(data, test_data, task, seed)
     check_classes(train.labels, task, allow_empty)
     used = train.take(share(train.labels, real_frac, seed))
-    seen = lineage(data) if synthetic is None else lineage(data) | lineage(synthetic)
-    seen |= set() if start is None else set(start.trained_on())
+    seen = lineage(data) | (set() if start is None else set(start.trained_on()))
+    if synthetic is not None:
+        made, held_out = _synthetic_splits(synthetic, task, seed)
+        seen |= lineage(synthetic) | {hash_id(name) for name in made.ids}
     if rehearse is not None:
         check_fit(data, rehearse)
         seen |= lineage(rehearse)
@@ -179,6 +193,8 @@ def finetune(
     run.config["training_records"] = {"real": counts(train.labels, task), "used": counts(used.labels, task)}
     run.config["seen_beyond_real_frac"] = len(beyond)
     run.write_config()
+    if together:
+        used, validation = used.plus(made), validation.plus(held_out)
     if rehearse is not None:
         used = used.plus(mix(used, read_examples(rehearse, "train", task), rehearsal, task.multi_label, seed))
 
@@ -206,17 +222,17 @@ def finetune(
     with strategy.scope():
         if start is not None:
             model = load_classifier(start)
-        elif synthetic is not None and (run.folder / "pretrained.keras").exists():
+        elif pretrains and (run.folder / "pretrained.keras").exists():
             model = run.load_model("pretrained")
         else:
-            made, held_out = (used, validation) if fresh else _synthetic_splits(synthetic, task, seed)
-            model = new_classifier(kind, made, task.classes, task.multi_label, preset)
-    if synthetic is not None and not (run.folder / "pretrained.keras").exists():
+            model = new_classifier(kind, used if fresh else made, task.classes, task.multi_label, preset)
+    if pretrains and not (run.folder / "pretrained.keras").exists():
         rate = lengths["learning_rate"]
         fit_classifier(
             model, made, held_out, stage="pretrain", steps=pretrain_steps, learning_rate=rate, max_minutes=left(0.5), **shared
         )
         run.save_model(model, "pretrained")
+    if synthetic is not None:
         del made, held_out
 
     before = None
@@ -230,7 +246,7 @@ def finetune(
             model = replace_head(model, task)
 
     shared["learning_rate"] = learning_rate
-    head_steps = 0 if fresh or mode == "full" else steps // 5
+    head_steps = steps // 5 if mode == "unfreeze" and not fresh else 0
     if head_steps:
         _train_only_head(model, True)
         fit_classifier(model, used, validation, stage="head", steps=head_steps, max_minutes=left(0.2), **shared)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from ecgtf.atomic import sha256, write_json
 from ecgtf.manifest import read_manifest
 from ecgtf.run_folder import versions
-from ecgtf.studies.config import StudyConfig
+from ecgtf.studies.config import GeneratorPlan, ReadySource, Recipe, StudyConfig
 from ecgtf.studies.results import TABLE
 from ecgtf.tasks import get_task
 
 SETTINGS = "study.json"
 
-
-_PARTS = ("recipes", "sources", "generators")
+_PARTS = {"recipes": Recipe, "sources": ReadySource, "generators": GeneratorPlan}
 
 
 def asked_for(study: str, config: StudyConfig) -> dict[str, Any]:
@@ -61,8 +61,10 @@ def check_same(folder: Path, asked: dict[str, Any], advice: str) -> None:
         old, new = (content["settings"].get(name, content.get(name)) for content in (there, asked))
         if old != new:
             raise ValueError(f"{folder} holds a study of another {name} ({old} there, {new} now): {advice}")
-    for name in _PARTS:
-        old, new = there["settings"].get(name, {}), asked["settings"][name]
+    for name, kind in _PARTS.items():
+        # a setting that did not exist yet was what it is where nobody names it
+        old = {part: _defaults(kind) | values for part, values in there["settings"].get(name, {}).items()}
+        new = asked["settings"][name]
         changed = [part for part in old if part in new and old[part] != new[part]]
         if changed:
             raise ValueError(
@@ -75,6 +77,11 @@ def check_same(folder: Path, asked: dict[str, Any], advice: str) -> None:
     for data, checksum in asked["data"].items():
         if there.get("data", {}).get(data, checksum) != checksum:
             raise ValueError(f"{folder} holds a study of other records: {data} was made anew since: {advice}")
+
+
+def _defaults(kind: type) -> dict[str, Any]:
+    values = {item.name: item.default for item in fields(kind) if item.default is not MISSING}
+    return json.loads(json.dumps(values))
 
 
 def keep_settings(folders: Iterable[Path], asked: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from ecgtf.augment import Augmentation
 from ecgtf.classifiers import KINDS, MIXINGS
 from ecgtf.classifiers.fitting import check_training
 from ecgtf.classifiers.networks import PRESETS
-from ecgtf.classifiers.transfer import MODES
+from ecgtf.classifiers.transfer import MODES, TOGETHER
 from ecgtf.conditions import columns
 from ecgtf.generators import diffusion, flow
 from ecgtf.generators.presets import get_preset
@@ -49,7 +49,10 @@ class Recipe:
     finetune_rate: float | None = None
     """Peak learning rate of them; by default a quarter of the preset's."""
     mode: str = "full"
-    """`full`, or `unfreeze`: the head first."""
+    """`full`, or `unfreeze`: the head first; or `together`: the sources are learnt with the real records, not before them, in one training
+    of `finetune_steps` (by default the preset's) at the recipe's learning rate."""
+    balance_sources: float = 0.0
+    """0 draws real and synthetic records as they are, 1 equally often."""
     keep: float = 1.0
     """Share of the synthetic records of each class that is kept: those which a classifier trained on the real records of the same
     training finds most probable."""
@@ -66,10 +69,14 @@ class Recipe:
             raise ValueError(
                 f"expected keep above 0 and up to 1 and rehearsal of 0 or more, received {self.keep} and {self.rehearsal}"
             )
+        if self.mode == TOGETHER and self.rehearsal:
+            raise ValueError(
+                f"a recipe that learns real and synthetic records together has no rehearsal, received {self.rehearsal:g}"
+            )
         if self.patience < 1:
             raise ValueError(f"expected a patience of at least 1, received {self.patience}")
         for steps in (self.steps, self.pretrain_steps, self.finetune_steps):
-            check_training(_or(steps, 1), _or(self.batch_size, 1), self.balance)
+            check_training(_or(steps, 1), _or(self.batch_size, 1), self.balance, balance_sources=self.balance_sources)
         for rate in (self.learning_rate, self.finetune_rate):
             check_limits(rate, None)
 
@@ -223,8 +230,10 @@ class StudyConfig:
             raise ValueError(f"expected recipes in each grid, names of {', '.join(self.recipes) or '[recipes.NAME]'}")
         if study == "transfer" and 0 in grid.fractions:
             self._check_without_real(grid)
-        if study == "augmentation" or any(self.recipes[name].rehearsal for name in grid.recipes):
-            for source in grid.sources:
+        recipes = [self.recipes[name] for name in grid.recipes]
+        together = any(recipe.mode == TOGETHER for recipe in recipes)
+        if study == "augmentation" or together or any(recipe.rehearsal for recipe in recipes):
+            for source in single if together else grid.sources:
                 if self._of_another_task(source):
                     raise ValueError(
                         f"the source {source!r} ends with labels of another task than {self.task}; they cannot stand beside real ones"

@@ -16,6 +16,7 @@ import tensorflow as tf
 from ecgtf.augment import Augmentation, augmented
 from ecgtf.classifiers.examples import Examples
 from ecgtf.classifiers.networks import new_classifier, training_preset
+from ecgtf.classifiers.transfer import TOGETHER
 from ecgtf.conditions import encode
 from ecgtf.dataset import Manifest, combined_manifest
 from ecgtf.generators.presets import get_preset
@@ -111,8 +112,9 @@ class Forecast:
             return OVERHEAD
         recipe = self.config.recipes[cell.recipe]
         after = self.study == "transfer" and cell.stages
-        half = training_preset(cell.classifier, recipe.preset)["steps"] // 2
-        return self._training(cell.classifier, recipe, (recipe.finetune_steps or half) if after else recipe.steps)
+        whole = training_preset(cell.classifier, recipe.preset)["steps"]
+        steps = recipe.finetune_steps or (whole if recipe.mode == TOGETHER else whole // 2)
+        return self._training(cell.classifier, recipe, steps if after else recipe.steps)
 
     def _training(self, classifier: str, recipe: Recipe, steps: int | None) -> float:
         """Seconds of a training, of the preset's length where None is given."""
@@ -127,7 +129,8 @@ class Forecast:
                 name = judge_name(fold_name(cell.collection, cell.fold, cell.fraction), cell.classifier, cell.recipe)
                 if not (self.config.work_folder / "judges" / name / "model.keras").is_file():
                     found[f"judge {name}"] = self._training(cell.classifier, recipe, recipe.steps)
-            for count in range(1, len(cell.stages) + 1) if self.study == "transfer" else ():
+            before = self.study == "transfer" and not (recipe and recipe.mode == TOGETHER and cell.fraction)
+            for count in range(1, len(cell.stages) + 1) if before else ():
                 name = pretraining_name(cell, cell.stages[:count], self.config)
                 if not (self.config.work_folder / "pretrained" / name / "model.keras").is_file():
                     found[name] = self._training(cell.classifier, recipe, recipe.pretrain_steps)

@@ -13,11 +13,11 @@ import numpy as np
 
 from ecgtf.augment import Augmentation
 from ecgtf.classifiers.classifier import train_classifier
-from ecgtf.classifiers.examples import Examples, read_examples
+from ecgtf.classifiers.examples import Examples, names_of, read_examples
 from ecgtf.classifiers.fitting import judged
 from ecgtf.classifiers.metrics import classification_metrics
 from ecgtf.classifiers.networks import classifier_run, load_classifier, predict, training_preset
-from ecgtf.classifiers.transfer import finetune
+from ecgtf.classifiers.transfer import TOGETHER, finetune
 from ecgtf.dataset import Folders, check_no_leak, combined_manifest
 from ecgtf.run_folder import Run
 from ecgtf.studies.cells import Cell, tested_on
@@ -104,6 +104,18 @@ class Trials:
             return train_classifier(cell.classifier, real, out, **self._fixed(cell), **_training(recipe), **more)
         if not cell.stages:
             return train_classifier(cell.classifier, real, out, **self._fixed(cell), **_training(recipe))
+        if recipe.mode == TOGETHER:
+            synthetic = [folder for stage in cell.stages for folder in names_of(self._source(cell, stage, real))]
+            steps = {"steps": recipe.finetune_steps}
+            return finetune(
+                real,
+                out,
+                synthetic=synthetic,
+                kind=cell.classifier,
+                mode=TOGETHER,
+                **self._fixed(cell),
+                **_training(recipe) | steps,
+            )
         start = self._pretrained(cell, cell.stages, real)
         rehearse = {}
         if recipe.rehearsal:
@@ -200,6 +212,7 @@ def _training(recipe: Recipe) -> dict:
         "batch_size": recipe.batch_size,
         "learning_rate": recipe.learning_rate,
         "balance": recipe.balance,
+        "balance_sources": recipe.balance_sources,
         "augment": Augmentation.parse(recipe.augment),
         "patience": recipe.patience,
     }
