@@ -339,7 +339,7 @@ def test_learning_together_needs_synthetic_records_and_nothing_before_or_beside_
 
 def test_what_was_learnt_before_counts_as_trained_on(tmp_path, real, make_dataset):
     """Also where the records to pre-train on are no generator's."""
-    others = make_dataset("others", {"train": 10})  # the first six of each class are real ones too
+    others = make_dataset("others", {"train": 10, "validation": 1})  # the first six of each class are real ones too
     run = finetune(real, tmp_path / "o", synthetic=others, pretrain_steps=1, **QUICK | {"steps": 1})
     assert set(map(hash_id, load_arrays(others, "train").ids)) <= set(run.trained_on())
 
