@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -124,6 +125,11 @@ def _work_through(first: Callable[[], object] | None, connection: Connection) ->
     except BaseException as error:
         error.add_note(traceback.format_exc())
         connection.send((None, _portable(error)))
+    finally:
+        # Python's own end waits for threads, some of which (a stopped training's) wait for Python in turn.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _portable(error: BaseException) -> BaseException:

@@ -337,6 +337,15 @@ def test_learning_together_needs_synthetic_records_and_nothing_before_or_beside_
     assert not (tmp_path / "x").exists()
 
 
+def test_a_trained_network_may_go_on_with_real_and_synthetic_records_together(tmp_path, real, synthetic, run):
+    options = QUICK | {"task": "rhythm4", "from_run": run.folder, "synthetic": synthetic, "real_frac": 0.5}
+    both = finetune(real, tmp_path / "b", mode="together", **options)
+    assert json.loads((both.folder / "metrics.json").read_text())["before"]["n"] == 28
+    assert set(run.trained_on()) <= set(both.trained_on())
+    with pytest.raises(ValueError, match="synthetic data to pre-train on or a run to start from, not both"):
+        finetune(real, tmp_path / "x", mode="full", **options)
+
+
 def test_what_was_learnt_before_counts_as_trained_on(tmp_path, real, make_dataset):
     """Also where the records to pre-train on are no generator's."""
     others = make_dataset("others", {"train": 10, "validation": 1})  # the first six of each class are real ones too

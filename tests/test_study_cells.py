@@ -66,6 +66,25 @@ seen = ["all", "same"]
     assert len({cell.name for cell in cells}) == len(cells)
 
 
+def test_a_source_may_be_learnt_with_the_real_records_and_others_before_it(tmp_path):
+    grid = """[[transfer.grid]]
+recipes = ["plain"]
+classifiers = ["resnet1d", "feature_forest"]
+sources = ["+simulator", "simulator>+other", "other>+vqvae"]
+fractions = [0, 0.2]
+seen = ["same"]
+"""
+    cells = [cell for cell in transfer_cells(config(tmp_path, grid)) if cell.fold == 0 and cell.classifier == "resnet1d"]
+    assert {(cell.source, cell.stages, cell.seen) for cell in cells if cell.collection == "A"} == {
+        ("+simulator", ("simulator",), 1.0),
+        ("simulator>+B", ("simulator", "B"), 1.0),
+        ("B>+vqvae", ("B", "vqvae"), 0.2),
+    }
+    assert {cell.fraction for cell in cells} == {0.2}  # without real records there is nothing to learn it with
+    assert all(cell.together for cell in cells)
+    assert not Cell("A", 0, "resnet1d", "plain", "simulator>B").together
+
+
 def test_without_real_records_only_what_has_another_source_is_trained(tmp_path):
     grid = """[[transfer.grid]]
 recipes = ["plain"]
@@ -123,10 +142,13 @@ def test_parts_share_the_cells_and_keep_a_fold_of_a_collection_together(tmp_path
             "they cannot stand beside real ones",
         ),
         (
-            '[sources.rhythms]\ndata = ["r"]\ntask = "rhythm7"\n[recipes.both]\nmode = "together"\n'
-            '[[transfer.grid]]\nrecipes = ["both"]\nsources = ["rhythms>simulator"]',
-            "'rhythms' ends with labels of another task than rhythm4; they cannot stand beside real ones",
+            '[sources.rhythms]\ndata = ["r"]\ntask = "rhythm7"\n[[transfer.grid]]\nrecipes = ["plain"]\n'
+            'sources = ["simulator>+rhythms"]',
+            r"'simulator>\+rhythms' ends with labels of another task than rhythm4; they cannot stand beside real ones",
         ),
+        ('[[transfer.grid]]\nrecipes = ["plain"]\nsources = ["+simulator>vqvae"]', "unknown source '\\+simulator'"),
+        ('[[augmentation.grid]]\nrecipes = ["plain"]\nsources = ["+simulator"]', "unknown source '\\+simulator'"),
+        ("[recipes.odd]\nbalance_sources = 2", "recipes.odd: expected a balance_sources between 0 and 1"),
         ('[[transfer.grid]]\nrecipes = ["plain"]\nseen = ["some"]', "unknown seen 'some'"),
         ('[[transfer.grid]]\nrecipe = ["plain"]', "unknown setting 'recipe' in transfer.grid"),
         ('[[augmentation.grid]]\nrecipes = ["plain"]\nclassifiers = ["svm"]', "unknown classifier 'svm'"),
@@ -139,12 +161,7 @@ def test_parts_share_the_cells_and_keep_a_fold_of_a_collection_together(tmp_path
         ("[recipes.odd]\naugment = 'gain'", "expected a number for gain"),
         ("[recipes.odd]\npreset = 'huge'", "unknown preset 'huge'"),
         ("[recipes.'a/b']", "letters, digits and _"),
-        ("[recipes.odd]\nmode = 'freeze'", "recipes.odd: unknown mode 'freeze'; expected one of unfreeze, full, together"),
-        (
-            "[recipes.odd]\nmode = 'together'\nrehearsal = 0.5",
-            "recipes.odd: a recipe that learns real and synthetic records together has no",
-        ),
-        ("[recipes.odd]\nbalance_sources = 2", "recipes.odd: expected a balance_sources between 0 and 1"),
+        ("[recipes.odd]\nmode = 'freeze'", "recipes.odd: unknown mode 'freeze'; expected one of unfreeze, full"),
         ("[recipes.odd]\nsteps = -5", "recipes.odd: expected at least 1 step"),
         ("[recipes.odd]\npretrain_steps = 0", "recipes.odd: expected at least 1 step"),
         ("[recipes.odd]\nbatch_size = 0", "recipes.odd: expected at least 1 step and 1 record a batch, received 1 and 0"),

@@ -55,6 +55,15 @@ def test_in_turn_an_error_or_a_death_ends_the_jobs():
         list(run_in_turn(os._exit, [1, 1], at_most=1))
 
 
+def leave_a_thread_behind(number):
+    threading.Thread(target=time.sleep, args=(3600,)).start()
+    return number
+
+
+def test_in_turn_a_process_ends_though_a_thread_of_a_job_does_not():
+    assert list(run_in_turn(leave_a_thread_behind, range(3), at_most=1)) == [0, 1, 2]
+
+
 class Unsendable(Exception):
     def __init__(self, one, two):
         super().__init__(f"{one} and {two}")

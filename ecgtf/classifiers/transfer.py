@@ -73,9 +73,9 @@ def finetune(
     """Pre-trains on synthetic records, or starts from a run, and fine-tunes on a share of the real training split.
 
     With neither, a fresh network is trained on the share: the baseline that a transfer must beat. In the mode `together` a fresh
-    network learns the synthetic records and the share in one training, of which `balance_sources` says how often a record is
-    a real one; its weights are chosen by the validation records of both, for a few real ones decide nothing. The share is stratified and
-    nested (20 % is a part of 50 % of the same seed), and every class keeps a record. The run folder ends as that of
+    network, or that of the run, learns the synthetic records and the share in one training, in which real records come as often as
+    `balance_sources` says; its weights are chosen by the validation records of both, for a few real ones decide nothing. The share
+    is stratified and nested (20 % is a part of 50 % of the same seed), and every class keeps a record. The run folder ends as that of
     `train_classifier`; `metrics.json` also holds `before`, the test metrics before fine-tuning, where the classes agree.
 
     Args:
@@ -120,9 +120,9 @@ def finetune(
     check_limits(learning_rate, max_minutes)
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}; expected one of {', '.join(MODES)}")
-    if synthetic is not None and from_run is not None:
-        raise ValueError("give synthetic data to pre-train on or a run to start from, not both")
     together = mode == TOGETHER
+    if synthetic is not None and from_run is not None and not together:
+        raise ValueError("give synthetic data to pre-train on or a run to start from, not both")
     if together and (synthetic is None or rehearse is not None or pretrain_steps is not None):
         raise ValueError(
             "together learns real and synthetic records in one training: give synthetic data, and no pretrain_steps or rehearse"
@@ -135,10 +135,10 @@ def finetune(
     lengths = training_preset(kind, preset)
     pretrains = synthetic is not None and not together
     fresh = start is None and not pretrains
-    steps = max(1, lengths["steps"] // (1 if fresh else 2)) if steps is None else steps
+    steps = max(1, lengths["steps"] // (1 if fresh or together else 2)) if steps is None else steps
     pretrain_steps = lengths["steps"] if pretrain_steps is None else pretrain_steps
     batch_size = lengths["batch_size"] if batch_size is None else batch_size
-    learning_rate = lengths["learning_rate"] / (1 if fresh else 4) if learning_rate is None else learning_rate
+    learning_rate = lengths["learning_rate"] / (1 if fresh or together else 4) if learning_rate is None else learning_rate
     check_training(min(steps, pretrain_steps), batch_size, balance, balance_sources=balance_sources)
     augment.check_leads(manifest.leads)
     config = {

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 
-from ecgtf.studies.config import FOREST, OTHER, SCRATCH, Grid, StudyConfig
+from ecgtf.studies.config import FOREST, OTHER, SCRATCH, Grid, StudyConfig, in_turn, with_real
 
 
 @dataclass(frozen=True, order=True)
@@ -19,7 +19,8 @@ class Cell:
     recipe: str
     """Name of a recipe; empty for the feature forest."""
     source: str = SCRATCH
-    """What is added to the real records (augmentation) or learnt before them (transfer), by `>` where in turn."""
+    """What is added to the real records (augmentation) or learnt before them (transfer): several by `>` where in turn, `+` in front of the
+    one that is learnt together with them."""
     ratio: float = 0.0
     """Synthetic records for each real one (augmentation)."""
     mixing: str = ""
@@ -40,7 +41,12 @@ class Cell:
     @property
     def stages(self) -> tuple[str, ...]:
         """The names of the sources, in turn; none for a training from scratch."""
-        return () if self.source == SCRATCH else tuple(self.source.split(">"))
+        return () if self.source == SCRATCH else tuple(in_turn(self.source))
+
+    @property
+    def together(self) -> bool:
+        """Whether the last source and the real records are learnt in one training."""
+        return with_real(self.source)
 
 
 COLUMNS = tuple(item.name for item in fields(Cell))
@@ -66,15 +72,16 @@ def transfer_cells(config: StudyConfig) -> list[Cell]:
     for grid in config.grids.get("transfer", ()):
         for collection, fold, classifier, recipe, seed in _trainings(config, grid):
             for source, fraction, seen in product(grid.sources, grid.fractions, grid.seen):
-                stages = [SCRATCH] if classifier == FOREST else source.split(">")
+                stages = [SCRATCH] if classifier == FOREST else in_turn(source)
                 stages = [_other(collection, config) if stage == OTHER else stage for stage in stages]
                 if None in stages:  # the merged collection has no other
                     continue
-                source = ">".join(stages)
-                share = fraction if seen == "same" and any(stage in config.generators for stage in stages) else 1.0
-                if not fraction and (source == SCRATCH or not share):  # there is nothing to learn from
+                share = fraction if seen == "same" and not config.generators.keys().isdisjoint(stages) else 1.0
+                stages[-1] = f"+{stages[-1]}" if with_real(source) and classifier != FOREST else stages[-1]
+                cell = Cell(collection, fold, classifier, recipe, ">".join(stages), fraction=fraction, seen=share, seed=seed)
+                if not fraction and (cell.source == SCRATCH or cell.together or not share):  # there is nothing to learn from
                     continue
-                cells.append(Cell(collection, fold, classifier, recipe, source, fraction=fraction, seen=share, seed=seed))
+                cells.append(cell)
     return _in_order(cells, config)
 
 

@@ -80,7 +80,7 @@ def _same_recipe(analysis: Analysis, arm: Cell) -> str:
 
 def rivals(analysis: Analysis, arm: Cell) -> list[Cell]:
     """What an arm with a generator's records has to beat, as far as it was planned: no generator was trained for any of these."""
-    ready = [ready_of(arm, name) for name in analysis.config.sources]
+    ready = [ready_of(arm, way + name) for name in analysis.config.sources for way in ("", "+")]
     return [rival for rival in (scratch_of(arm, TUNED), forest_of(arm), *ready) if rival in analysis.arms]
 
 

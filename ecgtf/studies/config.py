@@ -31,6 +31,17 @@ OTHER = "other"
 """The source that is the other real collection."""
 
 
+def in_turn(source: str) -> list[str]:
+    """The names of the sources in a text such as `simulator>+vqvae`."""
+    *before, last = source.split(">")
+    return [*before, last.removeprefix("+")]
+
+
+def with_real(source: str) -> bool:
+    """Whether the last source of such a text is learnt together with the real records."""
+    return source.split(">")[-1].startswith("+")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How classifiers are trained; what is None is the preset's."""
@@ -49,10 +60,9 @@ class Recipe:
     finetune_rate: float | None = None
     """Peak learning rate of them; by default a quarter of the preset's."""
     mode: str = "full"
-    """`full`, or `unfreeze`: the head first; or `together`: the sources are learnt with the real records, not before them, in one training
-    of `finetune_steps` (by default the preset's) at the recipe's learning rate."""
-    balance_sources: float = 0.0
-    """0 draws real and synthetic records as they are, 1 equally often."""
+    """`full`, or `unfreeze`: the head first."""
+    balance_sources: float = 0.4
+    """How often real records come beside those of a source that is learnt together with them: 0 as they are, 1 equally often."""
     keep: float = 1.0
     """Share of the synthetic records of each class that is kept: those which a classifier trained on the real records of the same
     training finds most probable."""
@@ -63,15 +73,12 @@ class Recipe:
         Augmentation.parse(self.augment)
         if self.preset not in PRESETS:
             raise ValueError(f"unknown preset {self.preset!r}; expected one of {', '.join(PRESETS)}")
-        if self.mode not in MODES:
-            raise ValueError(f"unknown mode {self.mode!r}; expected one of {', '.join(MODES)}")
+        modes = [mode for mode in MODES if mode != TOGETHER]
+        if self.mode not in modes:
+            raise ValueError(f"unknown mode {self.mode!r}; expected one of {', '.join(modes)}")
         if not 0 < self.keep <= 1 or not 0 <= self.rehearsal < np.inf:
             raise ValueError(
                 f"expected keep above 0 and up to 1 and rehearsal of 0 or more, received {self.keep} and {self.rehearsal}"
-            )
-        if self.mode == TOGETHER and self.rehearsal:
-            raise ValueError(
-                f"a recipe that learns real and synthetic records together has no rehearsal, received {self.rehearsal:g}"
             )
         if self.patience < 1:
             raise ValueError(f"expected a patience of at least 1, received {self.patience}")
@@ -133,7 +140,8 @@ class Grid:
     classifiers: tuple[str, ...] = ("resnet1d",)
     recipes: tuple[str, ...] = ()
     sources: tuple[str, ...] = (SCRATCH,)
-    """`none`, names of sources and generators, `other` (the other collection), or several in turn as in `simulator>vqvae`."""
+    """`none`, names of sources and generators, `other` (the other collection), or, in transfer, several in turn as in `simulator>vqvae`;
+    there `+simulator` is learnt in one training with the real records, also as the last of several."""
     collections: tuple[str, ...] = ()
     """All of them where none is named."""
     seeds: int = 1
@@ -210,7 +218,10 @@ class StudyConfig:
 
     def _check_grid(self, study: str, grid: Grid) -> None:
         single = [
-            name for source in grid.sources if source != SCRATCH for name in source.split(">" if study == "transfer" else None)
+            name
+            for source in grid.sources
+            if source != SCRATCH
+            for name in (in_turn(source) if study == "transfer" else [source])
         ]
         known = [*self.sources, *self.generators, *([OTHER] if study == "transfer" else [])]
         for what, given, expected in (
@@ -230,14 +241,13 @@ class StudyConfig:
             raise ValueError(f"expected recipes in each grid, names of {', '.join(self.recipes) or '[recipes.NAME]'}")
         if study == "transfer" and 0 in grid.fractions:
             self._check_without_real(grid)
-        recipes = [self.recipes[name] for name in grid.recipes]
-        together = any(recipe.mode == TOGETHER for recipe in recipes)
-        if study == "augmentation" or together or any(recipe.rehearsal for recipe in recipes):
-            for source in single if together else grid.sources:
-                if self._of_another_task(source):
-                    raise ValueError(
-                        f"the source {source!r} ends with labels of another task than {self.task}; they cannot stand beside real ones"
-                    )
+        rehearsing = any(self.recipes[name].rehearsal for name in grid.recipes)
+        for source in grid.sources:
+            beside = study == "augmentation" or rehearsing or with_real(source)
+            if beside and self._of_another_task(source):
+                raise ValueError(
+                    f"the source {source!r} ends with labels of another task than {self.task}; they cannot stand beside real ones"
+                )
 
     def _check_without_real(self, grid: Grid) -> None:
         """Refuses what cannot be tested without having learnt from real records."""
@@ -254,7 +264,7 @@ class StudyConfig:
 
     def _of_another_task(self, source: str) -> bool:
         """Whether the last of the sources in turn is learnt by labels that are not the study's."""
-        ready = self.sources.get(source.split(">")[-1])
+        ready = self.sources.get(in_turn(source)[-1])
         return ready is not None and ready.task not in (None, self.task)
 
     @property

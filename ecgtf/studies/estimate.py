@@ -16,7 +16,6 @@ import tensorflow as tf
 from ecgtf.augment import Augmentation, augmented
 from ecgtf.classifiers.examples import Examples
 from ecgtf.classifiers.networks import new_classifier, training_preset
-from ecgtf.classifiers.transfer import TOGETHER
 from ecgtf.conditions import encode
 from ecgtf.dataset import Manifest, combined_manifest
 from ecgtf.generators.presets import get_preset
@@ -112,9 +111,9 @@ class Forecast:
             return OVERHEAD
         recipe = self.config.recipes[cell.recipe]
         after = self.study == "transfer" and cell.stages
-        whole = training_preset(cell.classifier, recipe.preset)["steps"]
-        steps = recipe.finetune_steps or (whole if recipe.mode == TOGETHER else whole // 2)
-        return self._training(cell.classifier, recipe, steps if after else recipe.steps)
+        half = training_preset(cell.classifier, recipe.preset)["steps"] // 2
+        steps = recipe.pretrain_steps if cell.together else (recipe.finetune_steps or half) if after else recipe.steps
+        return self._training(cell.classifier, recipe, steps)
 
     def _training(self, classifier: str, recipe: Recipe, steps: int | None) -> float:
         """Seconds of a training, of the preset's length where None is given."""
@@ -129,8 +128,8 @@ class Forecast:
                 name = judge_name(fold_name(cell.collection, cell.fold, cell.fraction), cell.classifier, cell.recipe)
                 if not (self.config.work_folder / "judges" / name / "model.keras").is_file():
                     found[f"judge {name}"] = self._training(cell.classifier, recipe, recipe.steps)
-            before = self.study == "transfer" and not (recipe and recipe.mode == TOGETHER and cell.fraction)
-            for count in range(1, len(cell.stages) + 1) if before else ():
+            before = len(cell.stages) - cell.together if self.study == "transfer" else 0
+            for count in range(1, before + 1):
                 name = pretraining_name(cell, cell.stages[:count], self.config)
                 if not (self.config.work_folder / "pretrained" / name / "model.keras").is_file():
                     found[name] = self._training(cell.classifier, recipe, recipe.pretrain_steps)

@@ -16,7 +16,7 @@ from ecgtf.studies import words
 from ecgtf.studies.analysis import Analysis, Comparison, Score
 from ecgtf.studies.cells import Cell
 from ecgtf.studies.comparisons import Families
-from ecgtf.studies.config import FOREST, SCRATCH
+from ecgtf.studies.config import FOREST, SCRATCH, in_turn, with_real
 from ecgtf.studies.pooling import TUNED
 from ecgtf.studies.rows import learning_rows, present_classes, shown_arms
 
@@ -130,7 +130,7 @@ def _look(analysis: Analysis, source: str, classifier: str, recipe: str, kind: s
         return *_FOREST, "feature forest"
     if source == SCRATCH:
         return *(_TUNED if recipe == TUNED else _PLAIN), f"scratch{', tuned' if recipe == TUNED else ''}{after}"
-    learnt = any(stage in analysis.config.generators for stage in source.split(">"))
+    learnt = any(stage in analysis.config.generators for stage in in_turn(source))
     return *_sources(analysis)[source], f"{_source_label(source, analysis)}{f' (saw {kind})' if learnt else ''}{after}"
 
 
@@ -229,7 +229,8 @@ def _sources(analysis: Analysis) -> dict[str, tuple[str, str]]:
 
 
 def _source_label(name: str, analysis: Analysis) -> str:
-    return "other real collection" if words.other_real(name, analysis.pools) else name
+    beside = "+" if with_real(name) else ""
+    return f"{beside}other real collection" if words.other_real(name, analysis.pools) else name
 
 
 def _points(panel: Axes, points: Sequence[tuple], colour: str, marker: str, label: str, hollow: bool = False) -> None:

@@ -25,6 +25,8 @@ from ecgtf.studies.rows import (
 )
 from ecgtf.studies.tables import Column, Table, Value
 
+TOGETHER = "+: learnt together with the real records, in one training; without it, before them"
+
 
 def curves(analysis: Analysis, collection: str, within: bool = False) -> Table:
     """Macro-AUROC by the share of real records, a row for each source; of all pairs of records or of those within folds."""
@@ -47,6 +49,7 @@ def curves(analysis: Analysis, collection: str, within: bool = False) -> Table:
         note(
             *(["Over pairs of records of the same fold, in which one classifier scored both"] if within else []),
             records_note(analysis, collection),
+            *([TOGETHER] if any(arm.together for arm in analysis.pools.arms) else []),
             "Generator saw: all real training records, or the same share as the classifier; only the latter saves real records",
             INTERVALS,
             TUNING,

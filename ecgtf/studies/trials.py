@@ -13,7 +13,7 @@ import numpy as np
 
 from ecgtf.augment import Augmentation
 from ecgtf.classifiers.classifier import train_classifier
-from ecgtf.classifiers.examples import Examples, names_of, read_examples
+from ecgtf.classifiers.examples import Examples, read_examples
 from ecgtf.classifiers.fitting import judged
 from ecgtf.classifiers.metrics import classification_metrics
 from ecgtf.classifiers.networks import classifier_run, load_classifier, predict, training_preset
@@ -104,17 +104,18 @@ class Trials:
             return train_classifier(cell.classifier, real, out, **self._fixed(cell), **_training(recipe), **more)
         if not cell.stages:
             return train_classifier(cell.classifier, real, out, **self._fixed(cell), **_training(recipe))
-        if recipe.mode == TOGETHER:
-            synthetic = [folder for stage in cell.stages for folder in names_of(self._source(cell, stage, real))]
-            steps = {"steps": recipe.finetune_steps}
+        if cell.together:
+            start = self._pretrained(cell, cell.stages[:-1], real) if len(cell.stages) > 1 else None
             return finetune(
                 real,
                 out,
-                synthetic=synthetic,
+                from_run=start,
+                synthetic=self._source(cell, cell.stages[-1], real),
                 kind=cell.classifier,
                 mode=TOGETHER,
+                balance_sources=recipe.balance_sources,
                 **self._fixed(cell),
-                **_training(recipe) | steps,
+                **_training(recipe) | _pretraining(cell, recipe),
             )
         start = self._pretrained(cell, cell.stages, real)
         rehearse = {}
@@ -137,13 +138,11 @@ class Trials:
         """The run of a classifier that learnt from the sources in turn; cells that differ in what follows share it."""
         recipe = self.config.recipes[cell.recipe]
         out = self.workshop.folder / "pretrained" / pretraining_name(cell, stages, self.config)
-        preset = training_preset(cell.classifier, recipe.preset)
         before = self._pretrained(cell, stages[:-1], real) if len(stages) > 1 else None
         data, fixed = self._source(cell, stages[-1], real), self._fixed(cell)
         if stages[-1] in self.config.sources:
             fixed["task"] = self.config.sources[stages[-1]].task or self.config.task
-        training = _training(recipe) | {"steps": recipe.pretrain_steps or preset["steps"]}
-        training["learning_rate"] = recipe.learning_rate or preset["learning_rate"]
+        training = _training(recipe) | _pretraining(cell, recipe)
         with self.workshop.alone(f"pretrained-{out.name}"):
             if before is None:
                 run = train_classifier(cell.classifier, data, out, **fixed, **training)
@@ -212,10 +211,15 @@ def _training(recipe: Recipe) -> dict:
         "batch_size": recipe.batch_size,
         "learning_rate": recipe.learning_rate,
         "balance": recipe.balance,
-        "balance_sources": recipe.balance_sources,
         "augment": Augmentation.parse(recipe.augment),
         "patience": recipe.patience,
     }
+
+
+def _pretraining(cell: Cell, recipe: Recipe) -> dict:
+    """Steps and learning rate of a training on a source."""
+    preset = training_preset(cell.classifier, recipe.preset)
+    return {"steps": recipe.pretrain_steps or preset["steps"], "learning_rate": recipe.learning_rate or preset["learning_rate"]}
 
 
 @lru_cache(maxsize=_SETS_IN_MEMORY)

@@ -37,7 +37,7 @@ def source(arm: Cell, study: str, pools: Pools) -> str:
 
 def other_real(name: str, pools: Pools) -> bool:
     """Whether a source is another real collection."""
-    return name == OTHER or name in pools.config.all_collections
+    return name.removeprefix("+") in (OTHER, *pools.config.all_collections)
 
 
 def seen(arm: Cell, pools: Pools) -> str:
