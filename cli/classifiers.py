@@ -113,7 +113,9 @@ def finetune(
     real_frac: Annotated[float, typer.Option(help="Share of the real training split, above 0 and up to 1.")] = 1.0,
     data: Data = None,
     synthetic: Synthetic = None,
-    from_run: Annotated[Path | None, typer.Option("--from", help="Start from this run of a classifier instead.")] = None,
+    from_run: Annotated[
+        Path | None, typer.Option("--from", help="Start from this run of a classifier instead, or before learning together.")
+    ] = None,
     scratch: Annotated[
         bool, typer.Option("--scratch", help="No pre-training: the baseline that a transfer must beat.")
     ] = False,
@@ -146,12 +148,12 @@ def finetune(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Pre-train on synthetic ECGs (or start from a run), then fine-tune on a share of the real training split."""
+    """Pre-train on synthetic ECGs (or start from a run), then fine-tune on a share of the real training split, or learn both together."""
     data = defaults.real_data(data)
     say_copies(data, quiet or json)
     if scratch and (synthetic or from_run):
         raise ValueError("--scratch is without pre-training: leave --synthetic and --from out")
-    if not (scratch or synthetic or from_run):
+    if not (scratch or synthetic) and (mode == "together" or not from_run):
         synthetic = defaults.synthetic_data(None)
     already = resume and defaults.is_finished(out)
     import_tensorflow()

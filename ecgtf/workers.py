@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import TypeVar
@@ -127,8 +127,9 @@ def _work_through(first: Callable[[], object] | None, connection: Connection) ->
         connection.send((None, _portable(error)))
     finally:
         # Python's own end waits for threads, some of which (a stopped training's) wait for Python in turn.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):  # a broken pipe, closed, none at all
+                stream.flush()
         os._exit(0)
 
 

@@ -1,13 +1,17 @@
 import csv
+import gc
 import json
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from functools import partial
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from conftest import edit_manifest
 
 from ecgtf.augment import Augmentation
 from ecgtf.classifiers import KINDS
@@ -17,7 +21,7 @@ from ecgtf.classifiers.fitting import _loss, fit_classifier
 from ecgtf.classifiers.networks import features, load_classifier, new_classifier, predict
 from ecgtf.classifiers.transfer import finetune
 from ecgtf.data_prep.prepare import prepare
-from ecgtf.dataset import hash_id, load_arrays
+from ecgtf.dataset import LeakError, hash_id, load_arrays
 from ecgtf.ecg import INDEPENDENT_LEADS, LEADS
 from ecgtf.run_folder import Run
 from ecgtf.tasks import check_classes, get_task
@@ -127,7 +131,8 @@ def test_an_epoch_shows_every_record_once_and_balance_shows_classes_equally():
     plain = np.concatenate([batch[0].numpy() for batch in training_batches(train, batch_size=4).take(3)])
     order = np.lexsort(plain[:, :2, 0].T), np.lexsort(train.signals[:, :2, 0].T)
     np.testing.assert_array_equal(plain[order[0]], train.signals[order[1]])
-    balanced = next(iter(training_batches(examples((900, 90, 10)), batch_size=3000, balance=1.0)))[1].numpy()
+    train = examples((900, 90, 10))
+    balanced = next(iter(training_batches(train, batch_size=3000, balance=1.0)))[1].numpy()
     np.testing.assert_allclose(balanced.mean(axis=0), 1 / 3, atol=0.04)
 
 
@@ -164,6 +169,23 @@ def test_the_loaded_model_gives_the_predictions_of_the_run(run, real):
     assert predict(model, test.signals[:0]).shape == (0, 4)
     with pytest.raises(ValueError, match=r"takes signals \(records, 1000, 12\)"):
         predict(model, test.signals[:, :500])
+
+
+def test_the_records_of_a_training_are_free_again_when_it_is_over(tmp_path):
+    """However long TensorFlow keeps the graphs of their batches."""
+    train, validation = examples((8, 8), samples=1000), examples((4, 4), samples=1000, seed=1)
+    gone = weakref.ref(train)
+    model = new_classifier("resnet1d", train, "ab", multi_label=False, preset="tiny")
+    run = Run.open(tmp_path / "run", {})
+    options = {"run": run, "rate": 100.0, "leads": ("I", "II"), "steps": 2, "batch_size": 4, "quiet": True}
+    fit_classifier(model, train, validation, augment=Augmentation(gain=0.1), **options)
+    lost = training_batches(train, batch_size=4)
+    del train
+    gc.collect()
+    assert gone() is None
+    assert model.optimizer.iterations.numpy() == 2  # it is still there itself
+    with pytest.raises(tf.errors.OpError, match="keep them as long as the batches are drawn"):
+        next(iter(lost))
 
 
 def test_batches_show_sets_equally_often_on_request():
@@ -318,7 +340,8 @@ def test_learning_together_is_one_training_on_a_share_of_the_real_records_and_al
     other = train_classifier("resnet1d", [real, synthetic], tmp_path / "b", **options)
     for ours, theirs in zip(load_classifier(one).get_weights(), load_classifier(other).get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert one.trained_on() == other.trained_on()
+    assert set(one.trained_on()) == set(saw) <= set(other.trained_on())
+    assert one.config["training_records"]["synthetic"] == dict.fromkeys(get_task("rhythm7").classes, 5)
     share = finetune(real, tmp_path / "c", synthetic=synthetic, mode="together", real_frac=0.5, **options)
     assert share.config["training_records"]["used"] == dict.fromkeys(get_task("rhythm7").classes, 3)
     assert share.config["seen_beyond_real_frac"] == 21
@@ -351,6 +374,15 @@ def test_what_was_learnt_before_counts_as_trained_on(tmp_path, real, make_datase
     others = make_dataset("others", {"train": 10, "validation": 1})  # the first six of each class are real ones too
     run = finetune(real, tmp_path / "o", synthetic=others, pretrain_steps=1, **QUICK | {"steps": 1})
     assert set(map(hash_id, load_arrays(others, "train").ids)) <= set(run.trained_on())
+
+
+@pytest.mark.parametrize("options", [{"mode": "together"}, {"pretrain_steps": 1}])
+def test_records_that_weights_are_chosen_by_are_not_tested_on(tmp_path, real, make_dataset, options):
+    others = make_dataset("others", {"train": 1, "test": 4})
+    splits = json.loads((others / "dataset.json").read_text())["splits"]
+    edit_manifest(others, splits=splits | {"validation": splits["test"], "test": splits["validation"]})
+    with pytest.raises(LeakError, match="28 of 28 test records were used in training"):
+        finetune(real, tmp_path / "x", synthetic=others, **options, **QUICK)
 
 
 def test_starting_from_a_run_replaces_the_head_where_classes_differ(tmp_path, real, run):

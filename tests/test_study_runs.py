@@ -17,8 +17,10 @@ import pytest
 from conftest import edit_manifest, write_toy_dataset
 from typer.testing import CliRunner
 
+from ecgtf.augment import Augmentation
 from ecgtf.classifiers.examples import read_examples
 from ecgtf.classifiers.networks import load_classifier, predict
+from ecgtf.classifiers.transfer import finetune
 from ecgtf.cli.main import app
 from ecgtf.dataset import hash_id, read_ids, read_manifest
 from ecgtf.studies import STUDIES
@@ -128,6 +130,19 @@ def test_without_real_records_a_classifier_is_tested_as_its_source_left_it(place
     test = read_examples(place / "runs/study-smoke/folds/A-0-real1", "test", get_task("rhythm4"))
     assert list(found.ids) == list(test.ids)
     np.testing.assert_allclose(found.probabilities, predict(model, test.signals), atol=1e-6)
+
+
+def test_a_source_with_a_plus_is_learnt_together_with_the_real_records(place, tmp_path):
+    """For as long and as fast as a source is learnt alone; real records come as often as the recipe says."""
+    cells = study_cells("transfer", read_config("smoke"))
+    (cell,) = (cell for cell in cells if cell.source == "+simulator" and cell.fold == 0)
+    found = Results(place / TRANSFER).predictions(cell, "A")
+    real, synthetic = place / "runs/study-smoke/folds/A-0-real0.5", place / "data/s"
+    augment = Augmentation.parse(read_config("smoke").recipes["plain"].augment)
+    options = {"task": "rhythm4", "preset": "tiny", "mode": "together", "balance_sources": 0.4, "steps": 25, "augment": augment}
+    run = finetune(real, tmp_path / "run", synthetic=synthetic, **options, quiet=True)
+    test = read_examples(place / "runs/study-smoke/folds/A-0-real1", "test", get_task("rhythm4"))
+    np.testing.assert_allclose(found.probabilities, predict(load_classifier(run), test.signals), atol=1e-6)
 
 
 def test_classifiers_that_were_tested_are_not_kept(place):

@@ -1,8 +1,11 @@
 import functools
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -60,8 +63,13 @@ def leave_a_thread_behind(number):
     return number
 
 
-def test_in_turn_a_process_ends_though_a_thread_of_a_job_does_not():
-    assert list(run_in_turn(leave_a_thread_behind, range(3), at_most=1)) == [0, 1, 2]
+@pytest.mark.parametrize("shell", ["", ">&-"])
+def test_in_turn_a_process_ends_though_a_thread_of_a_job_does_not(shell):
+    work = "from ecgtf.workers import run_in_turn; from test_workers import leave_a_thread_behind as job; "
+    work += "import os; assert list(run_in_turn(job, range(3), at_most=1)) == [0, 1, 2]; os._exit(7)"
+    command = f"{sys.executable} -c '{work}' {shell}"
+    # without an end of its own, each process would wait for an hour
+    assert subprocess.run(command, shell=True, cwd=Path(__file__).parent, timeout=600).returncode == 7
 
 
 class Unsendable(Exception):

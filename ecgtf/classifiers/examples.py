@@ -5,6 +5,7 @@ A training split is held as float32: 48 kB for a 10-second 12-lead record at 100
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from ecgtf.classifiers import MIXINGS
 from ecgtf.copies import find_copies
-from ecgtf.dataset import Folders, combined_manifest, load_arrays, read_manifests
+from ecgtf.dataset import Folders, combined_manifest, hash_id, load_arrays, read_ids, read_manifests
 from ecgtf.stream import draw_weights
 from ecgtf.tasks import Task
 
@@ -60,6 +61,12 @@ def read_examples(folders: Folders, split: str, task: Task) -> Examples:
     named = zip(arrays.sources, arrays.ids, strict=True)
     ids = [f"{source}/{id_}" if source in synthetic else id_ for source, id_ in named]
     return Examples(arrays.signals, arrays.labels, ids, arrays.sources)
+
+
+def real_ids(folders: Folders, split: str, task: Task) -> set[str]:
+    """Hashed ids of a split's records in the real ones among these sets; their signals are not read."""
+    real = [folder for folder, part in read_manifests(folders) if not part.synthetic]
+    return {hash_id(id_) for id_ in read_ids(real, split, task)} if real else set()
 
 
 def read_splits(data: Folders, test_data: Folders | None, task: Task, seed: int) -> tuple[Examples, Examples, Examples]:
@@ -210,7 +217,7 @@ def training_batches(
     """Endless batches `(signal, label)` from batch `start_batch` on; what batch s holds is a function of (seed, s) alone.
 
     Args:
-        train: The records.
+        train: The records; the caller keeps them as long as it draws.
         batch_size: Records a batch.
         balance: 0 shows every record once an epoch, in a new order each; above 0 draws with replacement, each record with the
             weight n^-balance, n the size of its rarest class.
@@ -226,9 +233,16 @@ def training_batches(
         sets = np.array(train.sources)[:, None] == sorted(set(train.sources))
         weights = draw_weights(train.labels, balance) * draw_weights(sets, balance_sources)
 
+    # TensorFlow keeps this generator as long as the graphs of a training, which is longer than the training.
+    kept, records = weakref.ref(train), len(train)
+
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for index in _indices(len(train), weights, batch_size, seed, start_batch):
-            yield train.signals[index], train.labels[index]
+        for index in _indices(records, weights, batch_size, seed, start_batch):
+            if (there := kept()) is None:
+                raise RuntimeError("the records of these batches are gone: keep them as long as the batches are drawn")
+            batch = there.signals[index], there.labels[index]
+            del there
+            yield batch
 
     shapes = [(batch_size, *array.shape[1:]) for array in (train.signals, train.labels)]
     signature = tuple(tf.TensorSpec(shape, tf.float32) for shape in shapes)

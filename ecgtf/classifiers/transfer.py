@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -19,6 +20,7 @@ from ecgtf.classifiers.examples import (
     names_of,
     read_examples,
     read_splits,
+    real_ids,
     share,
 )
 from ecgtf.classifiers.fitting import AUGMENTATION, check_training, fit_classifier
@@ -82,8 +84,9 @@ def finetune(
         data: Folders of real data sets.
         out: The run folder.
         real_frac: Share of the training split to fine-tune on; validation and test are always whole.
-        synthetic: Synthetic data sets to pre-train on.
-        from_run: Run folder of a classifier to start from instead; its head is replaced where the classes differ.
+        synthetic: Synthetic data sets to pre-train on, or to learn together with the share.
+        from_run: Run folder of a classifier to start from, instead of a pre-training or before learning together; its head is replaced
+            where the classes differ.
         rehearse: Synthetic data sets whose records stay in the fine-tuning.
         rehearsal: How many of them for each real record, in each class alike.
         test_data: Data sets whose test split is tested on, instead of that of `data`.
@@ -98,7 +101,7 @@ def finetune(
         learning_rate: Peak learning rate of the fine-tuning, in place of a quarter of the preset's (all of it without
             pre-training, and together).
         balance: 0 draws the records as they are, 1 every class equally often.
-        balance_sources: 0 draws the records as they are, 1 every data set equally often.
+        balance_sources: 0 draws the records as they are, 1 every data set equally often; together, real and synthetic records.
         augment: How the training records are changed at random.
         patience: Validations (of 20 a stage) without a better macro-AUROC after which a stage ends; None for never.
         seed: Fixes the share, weights, order and draws.
@@ -173,14 +176,16 @@ def finetune(
     check_classes(train.labels, task, allow_empty)
     used = train.take(share(train.labels, real_frac, seed))
     seen = lineage(data) | (set() if start is None else set(start.trained_on()))
-    if synthetic is not None:
-        made, held_out = _synthetic_splits(synthetic, task, seed)
-        seen |= lineage(synthetic) | {hash_id(name) for name in made.ids}
+    chosen_by = set()  # weights are chosen by these records
+    for others in (synthetic, rehearse):
+        if others is not None:
+            seen |= lineage(others) | real_ids(others, "train", task)
+            chosen_by |= real_ids(others, "validation", task)
     if rehearse is not None:
         check_fit(data, rehearse)
-        seen |= lineage(rehearse)
     trained_on = seen | {hash_id(name) for name in used.ids}
     check_no_leak(trained_on, validation.ids + test.ids)
+    check_no_leak(chosen_by, test.ids)
 
     set_precision(precision)
     strategy = make_strategy(devices, batch_size)
@@ -193,10 +198,12 @@ def finetune(
     run.config["training_records"] = {"real": counts(train.labels, task), "used": counts(used.labels, task)}
     run.config["seen_beyond_real_frac"] = len(beyond)
     run.write_config()
-    if together:
-        used, validation = used.plus(made), validation.plus(held_out)
     if rehearse is not None:
         used = used.plus(mix(used, read_examples(rehearse, "train", task), rehearsal, task.multi_label, seed))
+    if together:
+        made, held_out = _synthetic_splits(synthetic, task, seed)
+        run.config["training_records"]["synthetic"] = counts(made.labels, task)
+        used, validation = _as_one_set(used, "real").plus(_as_one_set(made, "synthetic")), validation.plus(held_out)
 
     started = time.monotonic()
 
@@ -225,14 +232,15 @@ def finetune(
         elif pretrains and (run.folder / "pretrained.keras").exists():
             model = run.load_model("pretrained")
         else:
-            model = new_classifier(kind, used if fresh else made, task.classes, task.multi_label, preset)
+            if pretrains:
+                made, held_out = _synthetic_splits(synthetic, task, seed)
+            model = new_classifier(kind, made if pretrains else used, task.classes, task.multi_label, preset)
     if pretrains and not (run.folder / "pretrained.keras").exists():
         rate = lengths["learning_rate"]
         fit_classifier(
             model, made, held_out, stage="pretrain", steps=pretrain_steps, learning_rate=rate, max_minutes=left(0.5), **shared
         )
         run.save_model(model, "pretrained")
-    if synthetic is not None:
         del made, held_out
 
     before = None
@@ -271,6 +279,11 @@ def _synthetic_splits(synthetic: Folders, task: Task, seed: int) -> tuple[Exampl
     train, validation = (read_examples(synthetic, split, task) for split in ("train", "validation"))
     check_classes(train.labels, task, allow_empty=True)
     return (train, validation) if len(validation) else hold_out(train, seed)
+
+
+def _as_one_set(examples: Examples, name: str) -> Examples:
+    """The same records as if they were of one set, whose draws `balance_sources` weighs as one."""
+    return replace(examples, sources=[name] * len(examples))
 
 
 def _same_classes(model: keras.Model, task: Task) -> bool:

@@ -42,7 +42,7 @@ def _augmentation(analysis: Analysis) -> Families:
 
 
 def _transfer(analysis: Analysis) -> Families:
-    """Training on something else first, against training from scratch on the same and on all real records."""
+    """Training on something else, first or together, against training from scratch on the same and on all real records."""
     found: Families = {}
     arms = [arm for arm in analysis.arms if arm.source != SCRATCH and arm.fraction]
     for collection in analysis.config.all_collections:
@@ -100,7 +100,7 @@ def _leads(analysis: Analysis) -> Iterator[tuple[Cell, Cell, str]]:
 
     Generators that saw all real records and those that saw no more than the classifier do not compete with each other.
     """
-    best: dict[tuple, dict[str, Cell]] = {}
+    best: dict[tuple, dict[tuple, Cell]] = {}
     for arm in analysis.arms:
         score = analysis.score(arm, arm.collection)
         if score is None or arm.recipe != TUNED or arm.source == SCRATCH:
@@ -110,9 +110,9 @@ def _leads(analysis: Analysis) -> Iterator[tuple[Cell, Cell, str]]:
             if learned and arm.seen != (1.0 if saw_all else arm.fraction):
                 continue
             sources = best.setdefault((arm.collection, arm.classifier, arm.fraction, saw_all), {})
-            other = sources.get(arm.source)
+            other = sources.get(arm.stages)  # learnt before the real records or with them, whichever is better
             if other is None or score.macro_auroc.value > analysis.score(other, arm.collection).macro_auroc.value:
-                sources[arm.source] = arm
+                sources[arm.stages] = arm
     for (collection, *_), sources in best.items():
         ranked = sorted(sources.values(), key=lambda arm: -analysis.score(arm, collection).macro_auroc.value)
         if len(ranked) > 1 and any(analysis.pools.learned(arm) for arm in ranked):

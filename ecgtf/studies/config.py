@@ -54,7 +54,7 @@ class Recipe:
     augment: str = "gain=0.2,shift_seconds=1"
     patience: int = 10
     pretrain_steps: int | None = None
-    """Steps on each source before real records, at the recipe's learning rate; by default the preset's."""
+    """Steps on each source before real records, or together with them (`+`), at the recipe's learning rate; by default the preset's."""
     finetune_steps: int | None = None
     """Steps on real records after it; by default half the preset's."""
     finetune_rate: float | None = None
@@ -62,7 +62,7 @@ class Recipe:
     mode: str = "full"
     """`full`, or `unfreeze`: the head first."""
     balance_sources: float = 0.4
-    """How often real records come beside those of a source that is learnt together with them: 0 as they are, 1 equally often."""
+    """How often real records come beside those of a source that is learnt together with them (`+`): 0 as they are, 1 equally often."""
     keep: float = 1.0
     """Share of the synthetic records of each class that is kept: those which a classifier trained on the real records of the same
     training finds most probable."""

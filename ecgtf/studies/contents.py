@@ -27,6 +27,7 @@ from ecgtf.studies.rows import (
     records_note,
     score_cells,
     shown_arms,
+    together_note,
     trained_on,
 )
 from ecgtf.studies.tables import Column, Table
@@ -117,6 +118,7 @@ def cross(analysis: Analysis, study: str, found: Sequence[Comparison], second: s
         "Trained on one collection, tested on another",
         note(
             f"The difference is to {second}, trained on the same collection and tested on the same records",
+            *together_note(analysis),
             "Records of a merged collection are tested on by classifiers that learnt from its other folds",
             P_VALUES,
         ),
@@ -166,7 +168,9 @@ def against_rivals(analysis: Analysis, study: str, found: Sequence[Comparison]) 
         "rivals",
         "Learned sources against the best rival",
         note(
-            f"Rivals need no generator: training from scratch, tuned; the feature forest; the simulator at the same {same}, tuned",
+            f"Rivals need no generator: training from scratch, tuned; the feature forest; ready sources such as the simulator at the "
+            f"same {same}, tuned",
+            *together_note(analysis),
             "The best is the one of the highest macro-AUROC on the same test records, which favours the rival",
             P_VALUES,
         ),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SUMMARY, PAGE = "summary.json", "index.html"
 TITLES = {
     "augmentation": "What synthetic ECGs add to real ones",
-    "transfer": "What a classifier learns from synthetic ECGs before it sees real ones",
+    "transfer": "What a classifier learns from synthetic ECGs, before real ones or with them",
 }
 HOW = (
     "Records are dealt to folds by patient; each is tested on by a classifier that never saw it, and the predictions of all folds of a "

@@ -17,6 +17,7 @@ P_VALUES = (
     f"{INTERVALS}; p-values two-sided, Holm's for all comparisons of this table. Within folds: the difference of AUROC over pairs of "
     "records of the same fold, in which one classifier scored both"
 )
+WITH_REAL = "+: learnt together with the real records, in one training; without it, before them"
 TUNING = "Tuned: in each fold the recipe of the best validation score, test records have no say"
 AUROC, F1, ACCURACY, SEEDS = (
     Column("macro-AUROC", "estimate"),
@@ -114,6 +115,11 @@ def records_note(analysis: Analysis, test_on: str) -> str:
     if few:
         text += f"; in the mean but without a claim of their own, under {FEW_POSITIVES} positives: {', '.join(few)}"
     return text + (f"; left out, none or nothing but positives: {', '.join(absent)}" if absent else "")
+
+
+def together_note(analysis: Analysis) -> list[str]:
+    """What + stands for, where a table may have it."""
+    return [WITH_REAL] if any(arm.together for arm in analysis.pools.arms) else []
 
 
 def note(*parts: str) -> str:

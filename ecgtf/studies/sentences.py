@@ -202,7 +202,7 @@ class _Transfer(_Questions):
     def answers(self) -> Iterator[tuple[str, Iterator[str]]]:
         few = words.percent(FEW_REAL)
         yield (
-            f"Does synthetic pre-training beat training from scratch by the same recipe on up to {few} of the real records?",
+            f"Does learning from generated records beat training from scratch by the same recipe on up to {few} of the real records?",
             self.beats("plain"),
         )
         yield f"Does it beat tuned training from scratch on up to {few} of the real records?", self.beats("tuned")
@@ -221,10 +221,10 @@ class _Transfer(_Questions):
                 if self.pools.learned(each.first) and each.first.fraction <= FEW_REAL
             ]
             for saw, part in self.by_what_was_seen(mine):
-                yield tally(part, f"On {collection}, of the pre-trainings{saw}", self._shared) + "."
+                yield tally(part, f"On {collection}, of the ways to learn from generated records{saw}", self._shared) + "."
 
     def _reaching(self, collection: str) -> list[Comparison]:
-        """Pre-trained on generated records, then on few real ones, against all real ones."""
+        """Learnt from generated records and few real ones, against all real ones."""
         return [
             each
             for each in self.found["full"]

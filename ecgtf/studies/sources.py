@@ -176,6 +176,8 @@ def _added(study: str, cell: Cell, config: StudyConfig) -> tuple[float, str]:
     """The synthetic records that stand beside each real one in a cell's training, and how they are dealt to the classes."""
     if study == "augmentation":
         return cell.ratio, cell.mixing
+    if cell.together:  # with all of them
+        return 0.0, MIXINGS[0]
     return config.recipes[cell.recipe].rehearsal, MIXINGS[0]
 
 

@@ -22,10 +22,9 @@ from ecgtf.studies.rows import (
     note,
     records_note,
     score_cells,
+    together_note,
 )
 from ecgtf.studies.tables import Column, Table, Value
-
-TOGETHER = "+: learnt together with the real records, in one training; without it, before them"
 
 
 def curves(analysis: Analysis, collection: str, within: bool = False) -> Table:
@@ -49,7 +48,7 @@ def curves(analysis: Analysis, collection: str, within: bool = False) -> Table:
         note(
             *(["Over pairs of records of the same fold, in which one classifier scored both"] if within else []),
             records_note(analysis, collection),
-            *([TOGETHER] if any(arm.together for arm in analysis.pools.arms) else []),
+            *together_note(analysis),
             "Generator saw: all real training records, or the same share as the classifier; only the latter saves real records",
             INTERVALS,
             TUNING,
@@ -82,8 +81,13 @@ def against_scratch(analysis: Analysis, collection: str, found: Families, kind: 
     which = "by the same recipe, or the plain one where there is none," if kind == "plain" else "by the tuned recipe"
     return Table(
         f"{kind}-{collection}",
-        f"Pre-training against {kind} training from scratch on the same share of {collection}",
-        note(f"From scratch: trained {which} on the same real records", records_note(analysis, collection), P_VALUES),
+        f"Learning from a source against {kind} training from scratch on the same share of {collection}",
+        note(
+            f"From scratch: trained {which} on the same real records",
+            *together_note(analysis),
+            records_note(analysis, collection),
+            P_VALUES,
+        ),
         (
             *arm_columns("transfer"),
             AUROC,
@@ -113,6 +117,7 @@ def against_full(analysis: Analysis, found: Sequence[Comparison]) -> Table:
             "The difference is to training from scratch, tuned, on 100 % of the real records",
             f"Non-inferior by {-NON_INFERIOR:g}: the low end of the interval is above {NON_INFERIOR:g}, and not the difference alone; "
             "each interval by itself, without a correction for their number",
+            *together_note(analysis),
             "Only where the generator saw no more than the same share are real records saved",
             P_VALUES,
         ),
