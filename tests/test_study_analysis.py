@@ -277,6 +277,23 @@ def test_the_best_rival_is_compared_with(tmp_path):
     assert not rival.difference.significant  # large, but of a forest of one seed
 
 
+def test_a_source_stands_by_the_better_of_its_two_ways_and_both_are_rivals(tmp_path):
+    sources = ("none", "simulator", "+simulator", "vqvae", "+vqvae")
+    grids = {"transfer": (Grid(recipes=("plain",), sources=sources, fractions=(0.2,), seen=("same",)),)}
+    config = one_collection(grids=grids)
+    cells = planned(config, "transfer")
+    strength = {"none": 1.0, "simulator": 1.0, "+simulator": 2.5, "vqvae": 1.2, "+vqvae": 1.8}
+    Maker(tmp_path, config).write(cells, lambda cell, test_on: strength[cell.source])
+    found = families(analysed(tmp_path, cells, config), "transfer")
+    (lead,) = found["lead"]
+    assert (lead.first.source, lead.second.source) == ("+simulator", "+vqvae")
+    assert {each.first.source: each.second.source for each in found["rivals"]} == {
+        "vqvae": "+simulator",
+        "+vqvae": "+simulator",
+    }
+    assert {each.first.source for each in found["tuned-A"]} == set(sources[1:])  # each with recipes of its own
+
+
 def test_without_enough_resamples_there_is_no_interval():
     assert estimate(0.8, np.zeros(0)) == Estimate(0.8)
     assert difference(0.1, np.zeros(3)).p is None

@@ -37,6 +37,7 @@ SMALL = {
             seen=("all", "same"),
             seeds=2,
         ),
+        Grid(recipes=("plain",), sources=("+simulator", "+other"), fractions=(0.2, 1.0), seeds=2),
         Grid(classifiers=("feature_forest",), fractions=(0.2, 1.0)),
     ),
 }
@@ -154,6 +155,21 @@ def test_what_a_generator_saw_is_in_every_row(report):
     assert {row["generator saw"] for row in rows if row["source"] in ("scratch", "simulator", "A (real)")} == {""}
     assert all((float(row["difference"]) > -0.01) == (row["above -0.01"] == "yes") for row in rows)
     assert all((float(row["difference low"]) > -0.01) == (row["non-inferior"] == "yes") for row in rows)
+
+
+@pytest.mark.parametrize("report", ["transfer"], indirect=True)
+def test_what_was_learnt_with_the_real_records_stands_beside_what_was_learnt_before_them(report):
+    folder, _, config, cells = report
+    page = (folder / "index.html").read_text()
+    for name in ("curves-A", "within-A", "plain-A", "tuned-A", "full", "rivals", "cross"):
+        assert "+: learnt together with the real records, in one training" in (folder / "tables" / f"{name}.md").read_text()
+    curves = (folder / "tables" / "curves-A.md").read_text()
+    assert "| +simulator |" in curves
+    assert "| +B (real) |" in curves
+    assert "before real ones or with them" in page
+    analysis = Analysis(Pools(Results(folder), cells, config), bootstrap=20)
+    drawn = [text.get_text() for text in learning_curves(analysis).legends[0].get_texts()]
+    assert {"simulator", "+simulator", "other real collection", "+other real collection"} <= set(drawn)
 
 
 @pytest.mark.parametrize("report", ["transfer"], indirect=True)
