@@ -167,6 +167,10 @@ def test_what_was_learnt_with_the_real_records_stands_beside_what_was_learnt_bef
     assert "| +simulator |" in curves
     assert "| +B (real) |" in curves
     assert "before real ones or with them" in page
+    answers = {each["question"]: each["sentences"] for each in json.loads((folder / "summary.json").read_text())["answers"]}
+    for question in list(answers)[:3]:  # against scratch by the same recipe, tuned, and against all real records
+        for source in ("sources that need no generator", "generators that saw the same share", "generators that saw all real"):
+            assert sum(source in sentence for sentence in answers[question]) >= 2, (question, source)  # on A and on B
     analysis = Analysis(Pools(Results(folder), cells, config), bootstrap=20)
     drawn = [text.get_text() for text in learning_curves(analysis).legends[0].get_texts()]
     assert {"simulator", "+simulator", "other real collection", "+other real collection"} <= set(drawn)

@@ -202,7 +202,7 @@ class _Transfer(_Questions):
     def answers(self) -> Iterator[tuple[str, Iterator[str]]]:
         few = words.percent(FEW_REAL)
         yield (
-            f"Does learning from generated records beat training from scratch by the same recipe on up to {few} of the real records?",
+            f"Does learning from synthetic records beat training from scratch by the same recipe on up to {few} of the real records?",
             self.beats("plain"),
         )
         yield f"Does it beat tuned training from scratch on up to {few} of the real records?", self.beats("tuned")
@@ -215,32 +215,35 @@ class _Transfer(_Questions):
 
     def beats(self, kind: str) -> Iterator[str]:
         for collection in self.collections:
-            mine = [
-                each
-                for each in self.found[f"{kind}-{collection}"]
-                if self.pools.learned(each.first) and each.first.fraction <= FEW_REAL
-            ]
-            for saw, part in self.by_what_was_seen(mine):
-                yield tally(part, f"On {collection}, of the ways to learn from generated records{saw}", self._shared) + "."
+            mine = [each for each in self.found[f"{kind}-{collection}"] if each.first.fraction <= FEW_REAL]
+            for source, part in self._by_source(mine):
+                yield tally(part, f"On {collection}, of the ways to learn from {source}", self._shared) + "."
+
+    def _by_source(self, comparisons: Sequence[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
+        """Arms that learnt from synthetic records: of ready sources, of generators that saw the same share of the real records, which alone
+        saves any, and of those that saw all."""
+        collections = set(self.analysis.config.all_collections)
+        synthetic = [each for each in comparisons if not collections & {*each.first.stages}]
+        learned = [each for each in synthetic if self.pools.learned(each.first)]
+        for source, mine in (
+            ("sources that need no generator", [each for each in synthetic if not self.pools.learned(each.first)]),
+            ("generators that saw the same share of the real records", [each for each in learned if each.first.seen < 1]),
+            ("generators that saw all real records, which saves none", [each for each in learned if each.first.seen == 1]),
+        ):
+            if mine:
+                yield source, mine
 
     def _reaching(self, collection: str) -> list[Comparison]:
-        """Learnt from generated records and few real ones, against all real ones."""
-        return [
-            each
-            for each in self.found["full"]
-            if each.test_on == collection and self.pools.learned(each.first) and each.first.fraction == FEW_REAL
-        ]
+        """A source and few real records against all real ones."""
+        found = [each for each in self.found["full"] if each.test_on == collection and each.first.fraction == FEW_REAL]
+        return [each for each in found if each.first.source != SCRATCH]
 
     def reaches(self) -> Iterator[str]:
-        """First what saves real records, generators that saw the same share; then those that saw all."""
+        """Whether a few real records and a source do as well as all real records."""
         for collection in self.collections:
-            for same in (True, False):
-                mine = [each for each in self._reaching(collection) if (each.first.seen < 1) == same]
+            for source, mine in self._by_source(self._reaching(collection)):
                 done = [each for each in mine if each.difference is not None]
-                if not mine:
-                    continue
-                saw = f"{words.percent(FEW_REAL)} too" if same else "all real records, which saves none"
-                start = f"On {collection}, with {words.percent(FEW_REAL)} of the real records and generators that saw {saw}"
+                start = f"On {collection}, with {words.percent(FEW_REAL)} of the real records and {source}"
                 if not done:
                     yield f"{start}: not yet run."
                     continue
@@ -275,7 +278,8 @@ class _Transfer(_Questions):
         said = f"{PAPER} found Time-VQVAE the best source of pre-training, yet not close to training on real records alone."
         here = []
         for collection in self.collections:
-            done = [each for each in self._reaching(collection) if each.difference is not None]
+            mine = [each for each in self._reaching(collection) if self.pools.learned(each.first)]
+            done = [each for each in mine if each.difference is not None]
             if done:
                 best = max(done, key=lambda each: each.difference.value)
                 by = words.with_interval(best.difference, words.signed)
