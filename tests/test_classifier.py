@@ -348,11 +348,10 @@ def test_learning_together_is_one_training_on_a_share_of_the_real_records_and_al
     assert {row.split(",")[0] for row in (share.folder / "log.csv").read_text().splitlines()[1:]} == {"finetune"}
 
 
-@pytest.mark.parametrize("more", [{}, {"pretrain_steps": 5}, {"rehearse": "it"}])
-def test_learning_together_needs_synthetic_records_and_nothing_before_or_beside_them(tmp_path, real, synthetic, more):
-    more = {name: synthetic if value == "it" else value for name, value in more.items()} | (
-        {"synthetic": synthetic} if more else {}
-    )
+@pytest.mark.parametrize("given", [(), ("synthetic", "pretrain_steps"), ("synthetic", "rehearse")])
+def test_learning_together_needs_synthetic_records_and_nothing_before_or_beside_them(tmp_path, real, synthetic, given):
+    values = {"synthetic": synthetic, "pretrain_steps": 5, "rehearse": synthetic}
+    more = {name: values[name] for name in given}
     with pytest.raises(
         ValueError, match="together learns real and synthetic records in one training: give synthetic data, and no"
     ):

@@ -33,10 +33,9 @@ from ecgtf.run_folder import Run, check_apart
 from ecgtf.tasks import Task, check_classes, get_task
 from ecgtf.training import check_limits, check_one_worker, make_strategy
 
-MODES = ("unfreeze", "full", "together")
-"""How real records come into it: after synthetic ones, the head first or everything at once, or `TOGETHER` with them."""
-
-TOGETHER = MODES[2]
+TOGETHER = "together"
+MODES = ("unfreeze", "full", TOGETHER)
+"""How real records come into it: after synthetic ones, the head first or everything at once, or together with them."""
 
 
 @restoring_precision
@@ -138,10 +137,11 @@ def finetune(
     lengths = training_preset(kind, preset)
     pretrains = synthetic is not None and not together
     fresh = start is None and not pretrains
-    steps = max(1, lengths["steps"] // (1 if fresh or together else 2)) if steps is None else steps
+    whole = fresh or together  # a training of its own, no fine-tuning of what was learnt
+    steps = max(1, lengths["steps"] // (1 if whole else 2)) if steps is None else steps
     pretrain_steps = lengths["steps"] if pretrain_steps is None else pretrain_steps
     batch_size = lengths["batch_size"] if batch_size is None else batch_size
-    learning_rate = lengths["learning_rate"] / (1 if fresh or together else 4) if learning_rate is None else learning_rate
+    learning_rate = lengths["learning_rate"] / (1 if whole else 4) if learning_rate is None else learning_rate
     check_training(min(steps, pretrain_steps), batch_size, balance, balance_sources=balance_sources)
     augment.check_leads(manifest.leads)
     config = {
@@ -170,19 +170,16 @@ def finetune(
     }
     if start is not None:
         _check_start(start, config)
-    if synthetic is not None:
-        check_fit(data, synthetic)
-    train, validation, test = read_splits(data, test_data, task, seed)
-    check_classes(train.labels, task, allow_empty)
-    used = train.take(share(train.labels, real_frac, seed))
     seen = lineage(data) | (set() if start is None else set(start.trained_on()))
     chosen_by = set()  # weights are chosen by these records
     for others in (synthetic, rehearse):
         if others is not None:
+            check_fit(data, others)
             seen |= lineage(others) | real_ids(others, "train", task)
             chosen_by |= real_ids(others, "validation", task)
-    if rehearse is not None:
-        check_fit(data, rehearse)
+    train, validation, test = read_splits(data, test_data, task, seed)
+    check_classes(train.labels, task, allow_empty)
+    used = train.take(share(train.labels, real_frac, seed))
     trained_on = seen | {hash_id(name) for name in used.ids}
     check_no_leak(trained_on, validation.ids + test.ids)
     check_no_leak(chosen_by, test.ids)
@@ -204,6 +201,7 @@ def finetune(
         made, held_out = _synthetic_splits(synthetic, task, seed)
         run.config["training_records"]["synthetic"] = counts(made.labels, task)
         used, validation = _as_one_set(used, "real").plus(_as_one_set(made, "synthetic")), validation.plus(held_out)
+        del made, held_out  # both hold copies
 
     started = time.monotonic()
 
