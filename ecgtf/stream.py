@@ -15,6 +15,7 @@ from ecgtf.copies import left_out
 from ecgtf.manifest import Folders, read_manifests
 from ecgtf.shards import read_example, shard_paths
 from ecgtf.tasks import Task
+from ecgtf.tf_data import pipeline_options
 from ecgtf.tfrecord import RECORD_FRAME, RECORD_HEAD, read_tfrecord
 
 MEMORY_BYTES = 2**30
@@ -90,10 +91,8 @@ def stream(
         cardinality = left // batch_size if drop_remainder else -(-left // batch_size)
     batches = order.batch(batch_size, drop_remainder=drop_remainder or repeat)
     batches = batches.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    options = tf.data.Options()
-    # every worker reads all shards and takes its share of each batch, so that the stream stays one stream
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return batches.apply(tf.data.experimental.assert_cardinality(cardinality)).prefetch(tf.data.AUTOTUNE).with_options(options)
+    batches = batches.apply(tf.data.experimental.assert_cardinality(cardinality)).prefetch(tf.data.AUTOTUNE)
+    return batches.with_options(pipeline_options())
 
 
 @dataclass(frozen=True)

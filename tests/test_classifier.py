@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from conftest import edit_manifest
 
-from ecgtf.augment import Augmentation
+from ecgtf.augment import Augmentation, augmented
 from ecgtf.classifiers import KINDS
 from ecgtf.classifiers.classifier import train_classifier
 from ecgtf.classifiers.examples import Examples, dealt, mix, read_examples, read_splits, share, training_batches
@@ -186,6 +186,13 @@ def test_the_records_of_a_training_are_free_again_when_it_is_over(tmp_path):
     assert model.optimizer.iterations.numpy() == 2  # it is still there itself
     with pytest.raises(tf.errors.OpError, match="keep them as long as the batches are drawn"):
         next(iter(lost))
+
+
+def test_batches_that_are_left_early_end_at_once():
+    batches = augmented(
+        training_batches(examples((5, 5)), batch_size=4), 0, 0, Augmentation(gain=0.1), rate=100.0, leads=("I", "II")
+    )
+    assert not batches.options().autotune.enabled  # its thread is waited for, asleep for seconds
 
 
 def test_batches_show_sets_equally_often_on_request():

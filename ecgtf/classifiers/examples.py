@@ -18,6 +18,7 @@ from ecgtf.copies import find_copies
 from ecgtf.dataset import Folders, combined_manifest, hash_id, load_arrays, read_ids, read_manifests
 from ecgtf.stream import draw_weights
 from ecgtf.tasks import Task
+from ecgtf.tf_data import pipeline_options
 
 
 @dataclass(frozen=True)
@@ -247,9 +248,7 @@ def training_batches(
     shapes = [(batch_size, *array.shape[1:]) for array in (train.signals, train.labels)]
     signature = tuple(tf.TensorSpec(shape, tf.float32) for shape in shapes)
     stream = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return stream.prefetch(tf.data.AUTOTUNE).with_options(options)
+    return stream.prefetch(tf.data.AUTOTUNE).with_options(pipeline_options())
 
 
 def _indices(records: int, weights: np.ndarray | None, batch_size: int, seed: int, start: int) -> Iterator[np.ndarray]:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from ecgtf.classifiers import inception_time, resnet1d, xresnet1d
 from ecgtf.classifiers.examples import Examples
 from ecgtf.run_folder import Run
+from ecgtf.tf_data import pipeline_options
 
 _AT_A_TIME = 2048  # records: 100 MB for 10 s of 12 leads at 100 Hz
 
@@ -70,10 +72,11 @@ def features(model: keras.Model, signals: np.ndarray, batch_size: int = 128) -> 
 
 
 def _outputs(model: keras.Model, signals: np.ndarray, batch_size: int) -> np.ndarray:
-    """What a model makes of signals, some thousand at a time: `Model.predict` copies all that it is given."""
+    """What a model makes of signals, some thousand at a time: a pipeline copies all that it is given."""
     step = max(batch_size, _AT_A_TIME // batch_size * batch_size)
-    parts = (signals[start : start + step] for start in range(0, max(1, len(signals)), step))
-    return np.concatenate([model.predict(np.asarray(part, np.float32), batch_size=batch_size, verbose=0) for part in parts])
+    parts = (np.asarray(signals[start : start + step], np.float32) for start in range(0, max(1, len(signals)), step))
+    pipelines = (tf.data.Dataset.from_tensor_slices(part).batch(batch_size).with_options(pipeline_options()) for part in parts)
+    return np.concatenate([model.predict(pipeline, verbose=0) for pipeline in pipelines])
 
 
 def load_classifier(run: str | Path | Run) -> keras.Model:
