@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import rc_context
@@ -63,7 +63,7 @@ def augmentation_gains(analysis: Analysis, found: Families) -> Figure:
             panel.set_title(", ".join(filter(None, title)), fontsize=9)
     figure.supxlabel("synthetic records for each real one", fontsize=9)
     figure.supylabel("change of macro-AUROC against real only", fontsize=9)
-    _legend(figure, panels.ravel())
+    _legend(figure)
     return figure
 
 
@@ -86,20 +86,18 @@ def _other_recipes(panel: Axes, compared: Sequence[Comparison]) -> None:
 
 
 def learning_curves(analysis: Analysis) -> Figure:
-    """Macro-AUROC by the share of real records, a panel a collection, with bands of the intervals."""
-    collections = _with_scores(analysis)
-    figure, panels = _grid(1, len(collections), width=4.3, height=4.0)
-    for panel, name in zip(panels[0], collections, strict=True):
-        for key, arms in _lines(analysis, name).items():
+    """Macro-AUROC by the share of real records with bands of the intervals, a panel a network and collection."""
+    figure, panels = _panels(analysis, _with_scores(analysis), width=4.3, height=4.0)
+    for panel, name, network in panels:
+        for key, arms in _lines(analysis, name, network).items():
             colour, marker, label = _look(analysis, *key)
             known = [(share, score) for share, arm in sorted(arms.items()) if (score := analysis.score(arm, name))]
             if known:
-                _curve(panel, known, colour, marker, label, dashed=key[3] == "all" and "saw all" in label)
-        panel.set_title(f"on {name}", fontsize=9)
+                _curve(panel, known, colour, marker, label, dashed="saw all" in label)
         _share_axis(panel, {arm.fraction for arm in analysis.pools.arms})
     figure.supxlabel("real records learnt from", fontsize=9)
     figure.supylabel("macro-AUROC", fontsize=9)
-    _legend(figure, panels.ravel())
+    _legend(figure)
     return figure
 
 
@@ -110,11 +108,34 @@ def _with_scores(analysis: Analysis) -> list[str]:
     return [name for name in analysis.config.all_collections if name in (scored or planned)]
 
 
-def _lines(analysis: Analysis, collection: str) -> dict[tuple, dict[float, Cell]]:
-    """The rows that have a line: tuned training, and from scratch the plain one beside it."""
+def _networks(analysis: Analysis) -> list[str]:
+    """The networks that are trained; the forest, where there is none."""
+    return [*dict.fromkeys(arm.classifier for arm in analysis.pools.arms if arm.classifier != FOREST)] or [FOREST]
+
+
+def _panels(analysis: Analysis, collections: Sequence[str], width: float, height: float, share: bool = True) -> tuple:
+    """A figure, and its panels with their collection and network: a row a network, a column a collection; one collection is one row."""
+    networks = _networks(analysis)
+    rows, columns = (1, len(networks)) if len(collections) == 1 else (len(networks), len(collections))
+    figure, grid = _grid(rows, columns, width, height, share)
+    of_panels = [(name, network) for network in networks for name in collections]
+    trained = {(arm.collection, arm.classifier) for arm in analysis.pools.arms}
+    panels = []
+    for panel, (name, network) in zip(grid.ravel(), of_panels, strict=False):
+        panel.set_visible((name, network) in trained)
+        panel.tick_params(labelbottom=True)  # the one below may not be there
+        panel.set_title(f"on {name}" + (f", {network}" if len(networks) > 1 else ""), fontsize=9)
+        panels += [(panel, name, network)] if panel.get_visible() else []
+    return figure, panels
+
+
+def _lines(analysis: Analysis, collection: str, network: str) -> dict[tuple, dict[float, Cell]]:
+    """The rows of a network, and of the forest, that have a line: tuned training, and from scratch the plain one beside it."""
     rows = {}
     for key, arms in learning_rows(analysis, collection).items():
-        source, _, recipe, _ = key
+        source, classifier, recipe, _ = key
+        if classifier not in (network, FOREST):
+            continue
         arm = next(iter(arms.values()))
         alone = len(analysis.pools.recipes(arm)) == 1
         if alone or recipe == TUNED or (source == SCRATCH and recipe == analysis.pools.plain(arm)):
@@ -124,14 +145,12 @@ def _lines(analysis: Analysis, collection: str) -> dict[tuple, dict[float, Cell]
 
 def _look(analysis: Analysis, source: str, classifier: str, recipe: str, kind: str) -> tuple[str, str, str]:
     """Colour, marker and label of a line."""
-    several = len({arm.classifier for arm in analysis.pools.arms} - {FOREST}) > 1
-    after = f", {classifier}" if several else ""
     if classifier == FOREST:
         return *_FOREST, "feature forest"
     if source == SCRATCH:
-        return *(_TUNED if recipe == TUNED else _PLAIN), f"scratch{', tuned' if recipe == TUNED else ''}{after}"
+        return *(_TUNED if recipe == TUNED else _PLAIN), f"scratch{', tuned' if recipe == TUNED else ''}"
     learnt = any(stage in analysis.config.generators for stage in in_turn(source))
-    return *_sources(analysis)[source], f"{_source_label(source, analysis)}{f' (saw {kind})' if learnt else ''}{after}"
+    return *_sources(analysis)[source], f"{_source_label(source, analysis)}{f' (saw {kind})' if learnt else ''}"
 
 
 def _curve(panel: Axes, known: Sequence[tuple[float, Score]], colour: str, marker: str, label: str, dashed: bool) -> None:
@@ -146,36 +165,35 @@ def _curve(panel: Axes, known: Sequence[tuple[float, Score]], colour: str, marke
 
 
 def transfer_gains(analysis: Analysis, found: Families) -> Figure:
-    """Differences to tuned training from scratch on the same share of real records, a panel a collection."""
+    """Differences to tuned training from scratch on the same share of real records, a panel a network and collection."""
     collections = [name for name in analysis.config.all_collections if found.get(f"tuned-{name}")]
-    figure, panels = _grid(1, max(1, len(collections)), width=4.3, height=4.0)
-    for panel, name in zip(panels[0], collections, strict=False):
+    figure, panels = _panels(analysis, collections, width=4.3, height=4.0)
+    for panel, name, network in panels:
         lines: dict[tuple, list[Comparison]] = {}
-        for each in found[f"tuned-{name}"]:
-            arm = each.first
-            lines.setdefault((arm.source, arm.classifier, arm.recipe, "all" if arm.seen == 1 else "same"), []).append(each)
+        for arm, each in ((each.first, each) for each in found[f"tuned-{name}"]):
+            if arm.classifier in (network, FOREST):
+                lines.setdefault((arm.source, arm.classifier, arm.recipe, "all" if arm.seen == 1 else "same"), []).append(each)
         for place, (key, mine) in enumerate(lines.items()):
             colour, marker, label = _look(analysis, *key)
             shift = 1.045 ** (place - (len(lines) - 1) / 2)
             points = [(100 * each.first.fraction * shift, each.difference) for each in mine]
             _points(panel, points, colour, marker, label=label, hollow="saw all" in label)
         panel.axhline(0, **_ZERO)
-        panel.set_title(f"on {name}", fontsize=9)
         _share_axis(panel, {arm.fraction for arm in analysis.pools.arms if arm.fraction})
     figure.supxlabel("real records learnt from", fontsize=9)
     figure.supylabel("change of macro-AUROC against scratch, tuned", fontsize=9)
-    _legend(figure, panels.ravel())
+    _legend(figure)
     return figure
 
 
 def class_scores(analysis: Analysis, study: str, fraction: float = 1.0) -> Figure:
-    """AUROC of each class: a panel a collection, at one ratio (the largest) or share of real records."""
+    """AUROC of each class at one ratio (the largest) or share of real records, a panel a network and collection."""
     collections = _with_scores(analysis)
     classes = {name: present_classes(analysis, analysis.arms, name) for name in collections}
     most = max((len(names) for names in classes.values()), default=1)
-    figure, panels = _grid(1, len(collections), width=4.0, height=0.7 * max(1, most) + 1.0, share=False)
-    for panel, name in zip(panels[0], collections, strict=True):
-        looks = _of_classes(analysis, study, name, fraction)
+    figure, panels = _panels(analysis, collections, width=4.0, height=0.7 * max(1, most) + 1.0, share=False)
+    for panel, name, network in panels:
+        looks = _of_classes(analysis, study, name, network, fraction)
         for place, (label, (score, colour, marker, hollow)) in enumerate(looks.items()):
             shift = 0.75 * ((place + 0.5) / len(looks) - 0.5)
             for row, one in enumerate(classes[name]):
@@ -188,26 +206,25 @@ def class_scores(analysis: Analysis, study: str, fraction: float = 1.0) -> Figur
         ticks = [f"{one}\nn {n}{' (few)' if classes[name][one] < FEW_POSITIVES else ''}" for one, n in classes[name].items()]
         panel.set_yticks(range(len(ticks)), ticks, fontsize=8)
         panel.invert_yaxis()
-        panel.set_title(f"on {name}", fontsize=9)
     figure.supxlabel("AUROC", fontsize=9)
-    _legend(figure, panels.ravel())
+    _legend(figure)
     return figure
 
 
-def _of_classes(analysis: Analysis, study: str, collection: str, fraction: float) -> Mapping[str, tuple]:
+def _of_classes(analysis: Analysis, study: str, collection: str, network: str, fraction: float) -> Mapping[str, tuple]:
     """Label to score, colour, marker and whether it is hollow, of one arm for each source: plain (augmentation) or tuned (transfer)."""
     found = {}
     if study == "transfer":
-        for key, arms in _lines(analysis, collection).items():
+        for key, arms in _lines(analysis, collection, network).items():
             score = analysis.score(arms[fraction], collection) if fraction in arms else None
             if score is not None:
                 colour, marker, label = _look(analysis, *key)
                 found[label] = (score, colour, marker, "saw all" in label)
         return found
-    arms = shown_arms(analysis, collection)
-    first = next((arm.classifier for arm in arms if arm.classifier != FOREST), FOREST)
     arms = [
-        arm for arm in arms if arm.classifier == FOREST or (arm.classifier, arm.recipe) == (first, analysis.pools.plain(arm))
+        arm
+        for arm in shown_arms(analysis, collection)
+        if arm.classifier == FOREST or (arm.classifier, arm.recipe) == (network, analysis.pools.plain(arm))
     ]
     for arm in sorted(arms, key=lambda arm: arm.ratio):
         score = analysis.score(arm, collection)
@@ -269,16 +286,12 @@ def _grid(rows: int, columns: int, width: float, height: float, share: bool = Tr
     return figure, panels
 
 
-def _handles(panels: Sequence[Axes]) -> Iterator[tuple]:
-    for panel in panels:
-        yield from zip(*panel.get_legend_handles_labels(), strict=True)
-
-
-def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
+def _legend(figure: Figure) -> None:
     """One legend for all panels, each label once."""
     handles: dict[str, object] = {}
-    for handle, label in _handles(panels):
-        handles.setdefault(label, handle)
+    for panel in figure.axes:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
     if handles:
         widest = 0.5 + 0.07 * max(map(len, handles))  # inches, of a marker and a label
         columns = max(1, int(figure.get_figwidth() / widest))
