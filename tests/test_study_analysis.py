@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 from study_results import Maker, arms_with_seeds, made_config, one_collection, planned
 
 from ecgtf.classifiers.metrics import auroc, classification_metrics, paired_difference
-from ecgtf.studies.analysis import Analysis, Estimate, difference, estimate, holm, score, seed_weights
+from ecgtf.studies.analysis import Analysis, Difference, Estimate, difference, estimate, freedom, holm, score, seed_weights
 from ecgtf.studies.cells import Cell
-from ecgtf.studies.comparisons import families
+from ecgtf.studies.comparisons import families, non_inferior
 from ecgtf.studies.config import Grid
 from ecgtf.studies.pooling import TUNED, Pool, Pools
 from ecgtf.studies.results import Results, Row
@@ -80,7 +81,7 @@ def test_within_folds_a_classifiers_own_scale_does_not_count():
         for some in (scores, scores + folds[:, None])
     )
     assert moved.within == same.within
-    np.testing.assert_array_equal(moved.within_drawn, same.within_drawn)
+    np.testing.assert_array_equal(moved.within_drawn.drawn, same.within_drawn.drawn)
     assert same.within.value == pytest.approx(same.macro_auroc.value, abs=0.02)
     assert moved.macro_auroc.value < same.macro_auroc.value - 0.05
 
@@ -128,11 +129,11 @@ def test_the_same_predictions_differ_by_nothing(tmp_path):
     assert (ratio.value, ratio.low, ratio.high) == (1.0, 1.0, 1.0)
 
 
-@pytest.mark.parametrize("by_seed", [0.0, 0.3])
-def test_the_interval_of_no_difference_holds_zero(tmp_path, by_seed):
-    """Five in a hundred may miss it; on so few records (6 of the rarest class) and seeds percentile intervals are a little short."""
+@pytest.mark.parametrize(("by_seed", "seeds"), [(0.0, 5), (0.3, 5), (0.3, 2)])
+def test_the_interval_of_no_difference_holds_zero(tmp_path, by_seed, seeds):
+    """Five in a hundred may miss it; on so few records (6 of the rarest class) percentile intervals are a little short."""
     config = one_collection(folds=0)
-    cells = [replace(arm, seed=seed) for arm in (REAL, ADDED) for seed in range(5)]
+    cells = [replace(arm, seed=seed) for arm in (REAL, ADDED) for seed in range(seeds)]
     missed = small = 0
     for draw in range(100):
         folder = tmp_path / str(draw)
@@ -142,6 +143,42 @@ def test_the_interval_of_no_difference_holds_zero(tmp_path, by_seed):
         small += found.p < 0.05
     assert missed <= 10
     assert small <= 10
+
+
+def test_few_seeds_count_by_students_law_as_welch_has_it():
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(0, 1, 3), rng.normal(0, 3, 5)
+    variances = [values.var(ddof=1) / len(values) for values in (one, other)]
+    drawn = rng.normal(size=1000)
+    drawn = (drawn - drawn.mean()) * (sum(variances) / drawn.var(ddof=1)) ** 0.5  # no spread but that of the seeds
+    expected = stats.ttest_ind(one, other, equal_var=False)
+    by_welch = freedom(drawn, *zip(variances, (3, 5), strict=True))
+    assert by_welch == pytest.approx(expected.df)
+    assert difference(one.mean() - other.mean(), drawn, by_welch).p == pytest.approx(expected.pvalue)
+    assert freedom(drawn, (0.0, 1), (0.0, 5)) == np.inf  # no spread of seeds, or none known: the normal law
+    normal, student = estimate(0.0, drawn), estimate(0.0, drawn, 4.0)
+    assert student.low / normal.low == student.high / normal.high == pytest.approx(2.7764 / 1.95996, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "low", "within", "shown"),
+    [(2, -0.009, -0.009, True), (1, -0.009, -0.009, False), (2, -0.011, -0.009, False), (2, -0.009, -0.011, False)],
+)
+def test_non_inferior_is_shown_by_several_seeds_pooled_and_within_folds(seeds, low, within, shown):
+    assert non_inferior(Difference(0.0, low, 0.02, 0.5, 0.5, seeds, Estimate(0.0, within, 0.02))) == shown
+    assert not non_inferior(Difference(0.0, seeds=2))
+
+
+def test_what_learnt_from_the_collection_tested_on_carries_nothing_over(tmp_path):
+    grids = {"transfer": (Grid(recipes=("plain",), sources=("none", "simulator", "other"), fractions=(0.2,)),)}
+    config = made_config(grids=grids, merge=False)
+    cells = planned(config, "transfer")
+    Maker(tmp_path, config).write(cells, lambda cell, test_on: 1.5)
+    found = families(analysed(tmp_path, cells, config), "transfer")["cross"]
+    assert {(each.first.collection, each.first.source, each.test_on) for each in found} == {
+        ("A", "simulator", "B"),
+        ("B", "simulator", "A"),
+    }
 
 
 def test_seeds_are_drawn_so_that_their_mean_has_its_right_spread():

@@ -11,7 +11,7 @@ import pytest
 from study_results import Maker, made_config, one_collection, planned, realistic_strength
 
 from ecgtf.studies import words
-from ecgtf.studies.analysis import Analysis, Difference, Estimate
+from ecgtf.studies.analysis import Analysis, Comparison, Difference, Estimate
 from ecgtf.studies.cells import Cell
 from ecgtf.studies.comparisons import families
 from ecgtf.studies.config import Grid
@@ -19,7 +19,7 @@ from ecgtf.studies.figures import augmentation_gains, class_scores, learning_cur
 from ecgtf.studies.page import write_report
 from ecgtf.studies.pooling import Pools
 from ecgtf.studies.results import Results, Row
-from ecgtf.studies.sentences import change
+from ecgtf.studies.sentences import change, raised, tally
 from ecgtf.studies.tables import Column, Table, as_csv, as_latex, as_markdown
 
 SMALL = {
@@ -307,3 +307,16 @@ def test_numbers_are_spelt():
     assert words.p_value(0.0004) == "< 0.001"
     assert words.percent(0.05) == "5 %"
     assert words.ratio(replace(Cell("A", 0, "resnet1d", "plain"), ratio=0.5)) == "0.5:1"
+
+
+def test_gains_are_counted_among_those_that_could_be_called_one():
+    arm = Cell("A", 0, "resnet1d", "plain", "vqvae", 1.0, "proportional")
+    gain = Difference(0.05, 0.03, 0.07, 0.001, 0.001)
+    several, loss = replace(gain, seeds=3), replace(gain, value=-0.05, seeds=3)
+    found = [Comparison(arm, arm, "A", each) for each in (several, loss, gain, None)]
+    assert raised(found[:2]) == "1 of 2"
+    assert raised(found) == "1 of 2 (1 of one seed, so no claim, 1 not yet run)"
+    best = replace(found[2], difference=replace(gain, value=0.3))  # of one seed: what is claimed goes first
+    assert tally([found[0], best], "here", lambda each: "it").endswith(
+        "at best, it raised macro-AUROC by 0.050 (0.030 to 0.070; Holm p = 0.001)"
+    )

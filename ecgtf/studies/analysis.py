@@ -2,7 +2,9 @@
 
 Records and seeds are resampled together. A resample of the records is the same for all arms tested on them, so differences are
 paired; seeds are drawn for each arm by itself. Of S seeds, S - 1 are drawn: the variance of their mean is then that of a mean of S,
-which S draws would understate by 1/S (a half at two seeds). One seed alone tells nothing of the spread between seeds.
+which S draws would understate by 1/S (a half at two seeds). One seed alone tells nothing of the spread between seeds. A few seeds tell
+it roughly, so intervals and p-values are by Student's law, with the degrees of freedom of Welch (1947) and Satterthwaite (1946): those of
+the seeds are few, and the records as many as none need be counted.
 
 AUROC is that of all folds' predictions put together, and so compares scores of different classifiers: one fold's may be higher than
 another's throughout, the more so the fewer records they learnt from, and pairs across folds then count as mistaken (Parker,
@@ -19,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import stdtr, stdtrit
 
 from ecgtf.classifiers.metrics import FEW_POSITIVES, classification_metrics, resamples, weighted_auroc
 from ecgtf.studies.cells import Cell
@@ -71,6 +74,27 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """A figure of an arm: that of each seed, and its mean over the seeds and records of each resample."""
+
+    by_seed: np.ndarray
+    """`(seeds,)`"""
+    drawn: np.ndarray
+    """`(resamples,)`"""
+
+    @property
+    def value(self) -> float:
+        """The mean over the seeds."""
+        return float(self.by_seed.mean())
+
+    @property
+    def of_seeds(self) -> tuple[float, int]:
+        """The variance of the mean that comes of the seeds (none is known of one seed), and their number."""
+        seeds = len(self.by_seed)
+        return (float(np.var(self.by_seed, ddof=1)) / seeds if seeds > 1 else 0.0), seeds
+
+
+@dataclass(frozen=True)
 class Score:
     """How good an arm is on a collection, means over its seeds."""
 
@@ -81,11 +105,11 @@ class Score:
     macro_f1: float
     accuracy: float
     per_class: dict[str, ClassScore]
-    drawn: np.ndarray
-    """Macro-AUROC of each resample `(resamples,)`."""
+    drawn: Sample
+    """What the macro-AUROC is an estimate of."""
     within: Estimate
     """Macro-AUROC of pairs of records of the same fold."""
-    within_drawn: np.ndarray
+    within_drawn: Sample
 
 
 @dataclass(frozen=True)
@@ -131,15 +155,18 @@ class Analysis:
         one, other = self.score(first, test_on), self.score(second, test_on)
         if one is None or other is None:
             return None
-        return estimate(one.macro_auroc.value / other.macro_auroc.value, one.drawn / other.drawn)
+        value, by = one.drawn.value / other.drawn.value, other.drawn.value
+        (variance, seeds), (other_variance, other_seeds) = one.drawn.of_seeds, other.drawn.of_seeds
+        of_seeds = (variance / by**2, seeds), (other_variance * (value / by) ** 2, other_seeds)  # to first order
+        drawn = one.drawn.drawn / other.drawn.drawn
+        return estimate(value, drawn, freedom(drawn, *of_seeds))
 
     def _difference(self, first: Cell, second: Cell, test_on: str) -> Difference | None:
         one, other = self.score(first, test_on), self.score(second, test_on)
         if one is None or other is None:
             return None
-        found = difference(one.macro_auroc.value - other.macro_auroc.value, one.drawn - other.drawn)
-        within = estimate(one.within.value - other.within.value, one.within_drawn - other.within_drawn)
-        return replace(found, seeds=min(one.seeds, other.seeds), within=within)
+        found = difference(*_less(one.drawn, other.drawn))
+        return replace(found, seeds=min(one.seeds, other.seeds), within=estimate(*_less(one.within_drawn, other.within_drawn)))
 
     def _score_all(self, test_on: str, bootstrap: int) -> None:
         counts = ids = None
@@ -186,22 +213,29 @@ def score(pool: Pool, classes: Sequence[str], multi_label: bool, counts: np.ndar
     if not any(usable):
         raise ValueError(f"expected a class with positives and negatives among {len(pool.ids)} records, found none")
     weights = seed_weights(len(pool.seeds), len(counts), rng)
-    by_class = np.sum(weights * _areas(pool, usable, counts), axis=1)
-    drawn, within = by_class.mean(axis=0), np.sum(weights * _areas(pool, usable, counts, pool.folds), axis=1).mean(axis=0)
-    of_class = dict(zip(itertools.compress(classes, usable), by_class, strict=True))
-    per_class = {}
-    for place, name in enumerate(classes):
-        mean = _mean(point["per_class"][name]["auroc"] for point in points) if name in of_class else None
-        per_class[name] = ClassScore(int(pool.labels[:, place].sum()), None if mean is None else estimate(mean, of_class[name]))
+    whole = np.ones((1, len(pool.ids)))
+
+    def samples(folds: np.ndarray | None) -> list[Sample]:
+        """AUROC of each class, and last their mean."""
+        by_seed = _areas(pool, usable, whole, folds)[..., 0]
+        drawn = np.sum(weights * _areas(pool, usable, counts, folds), axis=1)
+        return list(map(Sample, [*by_seed, by_seed.mean(axis=0)], [*drawn, drawn.mean(axis=0)]))
+
+    *of_classes, macro = samples(None)
+    *_, within = samples(pool.folds)
+    of_class = dict(zip(itertools.compress(classes, usable), of_classes, strict=True))
     return Score(
         len(pool.ids),
         len(pool.seeds),
-        estimate(_mean(point["macro_auroc"]["value"] for point in points), drawn),
+        _estimated(macro),
         _mean(point["macro_f1"]["value"] for point in points),
         _mean(point["accuracy"]["value"] for point in points),
-        per_class,
-        drawn,
-        estimate(_mean(_areas(pool, usable, np.ones((1, len(pool.ids))), pool.folds)), within),
+        {
+            name: ClassScore(int(positives), _estimated(of_class[name]) if name in of_class else None)
+            for name, positives in zip(classes, pool.labels.sum(axis=0), strict=True)
+        },
+        macro,
+        _estimated(within),
         within,
     )
 
@@ -224,25 +258,50 @@ def seed_weights(seeds: int, draws: int, rng: np.random.Generator) -> np.ndarray
     return rng.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=draws).T / (seeds - 1)
 
 
-def estimate(value: float, drawn: np.ndarray) -> Estimate:
-    """A figure with the 2.5 and 97.5 percentiles of its resamples `(resamples,)`."""
+def estimate(value: float, drawn: np.ndarray, freedom: float = math.inf) -> Estimate:
+    """A figure with the 2.5 and 97.5 percentiles of its resamples `(resamples,)`, as much further away as Student's law of so many degrees
+    of freedom has them than the normal law."""
     if len(drawn) < _FEWEST_RESAMPLES:
         return Estimate(value)
     low, high = np.percentile(drawn, (2.5, 97.5))
-    return Estimate(value, float(low), float(high))
+    wider = stdtrit(freedom, 0.975) / stdtrit(math.inf, 0.975)
+    return Estimate(value, float(value - wider * (value - low)), float(value + wider * (high - value)))
 
 
-def difference(value: float, drawn: np.ndarray) -> Difference:
-    """A difference with its interval and a two-sided p-value by the normal law, from the spread of its resamples `(resamples,)`.
+def difference(value: float, drawn: np.ndarray, freedom: float = math.inf) -> Difference:
+    """A difference with its interval and a two-sided p-value by Student's law, from the spread of its resamples `(resamples,)`.
 
     Unlike the share of resamples beyond zero, it may be smaller than 1/resamples, which Holm's correction needs.
     """
-    whole = estimate(value, drawn)
+    whole = estimate(value, drawn, freedom)
     if whole.low is None:
         return Difference(value)
     error = float(np.std(drawn, ddof=1))
-    p = math.erfc(abs(value) / error / math.sqrt(2)) if error > 0 else float(value == 0)
+    p = float(2 * stdtr(freedom, -abs(value) / error)) if error > 0 else float(value == 0)
     return Difference(value, whole.low, whole.high, p)
+
+
+def freedom(drawn: np.ndarray, *of_seeds: tuple[float, int]) -> float:
+    """The degrees of freedom of the spread of resamples `(resamples,)`, by Welch and Satterthwaite.
+
+    Args:
+        drawn: A figure of each resample of records and seeds.
+        of_seeds: For each arm, the variance that its seeds give the figure and their number.
+    """
+    few = sum(variance**2 / (seeds - 1) for variance, seeds in of_seeds if seeds > 1)
+    if not few or len(drawn) < _FEWEST_RESAMPLES:
+        return math.inf
+    return max(1.0, float(np.var(drawn, ddof=1)) ** 2 / few)
+
+
+def _less(one: Sample, other: Sample) -> tuple[float, np.ndarray, float]:
+    """The difference of two figures, its resamples and their degrees of freedom."""
+    drawn = one.drawn - other.drawn
+    return one.value - other.value, drawn, freedom(drawn, one.of_seeds, other.of_seeds)
+
+
+def _estimated(sample: Sample) -> Estimate:
+    return estimate(sample.value, sample.drawn, freedom(sample.drawn, sample.of_seeds))
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from ecgtf.studies.analysis import Analysis, Comparison
+from ecgtf.studies.analysis import Analysis, Comparison, Difference
 from ecgtf.studies.cells import Cell, tested_on
 from ecgtf.studies.config import FOREST, SCRATCH
 from ecgtf.studies.pooling import TUNED, forest_of, ready_of, scratch_of
@@ -27,6 +27,15 @@ def families(analysis: Analysis, study: str) -> Families:
 def find(comparisons: Sequence[Comparison], first: Cell, test_on: str) -> Comparison | None:
     """The comparison that an arm stands first in."""
     return next((each for each in comparisons if each.first == first and each.test_on == test_on), None)
+
+
+def non_inferior(difference: Difference) -> bool:
+    """Whether it is shown that nothing worth the labels is lost: by several seeds, and by pairs of records within folds too.
+
+    For an arm tuned among several recipes, such as training from scratch, loses by pooling what one of a single recipe does not.
+    """
+    both = difference.low, difference.within and difference.within.low
+    return difference.seeds > 1 and None not in both and min(both) > NON_INFERIOR
 
 
 def _augmentation(analysis: Analysis) -> Families:
@@ -58,7 +67,8 @@ def _transfer(analysis: Analysis) -> Families:
     found["rivals"] = analysis.compare(_against_rivals(analysis))
     tuned = [(arm, scratch_of(arm, TUNED)) for arm in arms if arm.recipe == TUNED]
     cross = [(*pair, test_on) for pair in tuned for test_on in tested_on(pair[0], analysis.config)]
-    found["cross"] = analysis.compare(each for each in cross if each[0].collection != each[2])
+    # A classifier that learnt from the collection tested on, before its own, carries nothing over.
+    found["cross"] = analysis.compare(each for each in cross if each[2] not in (each[0].collection, *each[0].stages))
     found["lead"] = analysis.compare(_leads(analysis))
     return found
 

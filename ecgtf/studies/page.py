@@ -38,13 +38,15 @@ HOW = (
     "Intervals are 95 % percentile intervals over {resamples} bootstrap resamples of the test records and of the seeds together. Records, "
     "not patients, are resampled. The records of a resample are the same for all arms, so that differences are paired; of S seeds, "
     "S - 1 are drawn for each arm, which gives the mean of S seeds its right spread. With one seed, the interval holds the spread of "
-    "records alone, and no difference is called one; with two or three that differ much, it is too short. The spread between generators "
-    "trained anew is in no interval.",
-    "p-values are two-sided, from the spread of the resampled differences by the normal law; Holm's correction runs over all comparisons "
+    "records alone, and no difference is called one; where a few seeds differ much, intervals are as much wider as Student's law with "
+    "Welch's and Satterthwaite's degrees of freedom asks. The spread between generators trained anew is in no interval, nor is that "
+    "between draws of the real records of a share, which are the same for all seeds.",
+    "p-values are two-sided, from the spread of the resampled differences by the same law; Holm's correction runs over all comparisons "
     "of a table, and “beyond chance” is said where it leaves p below 0.05.",
     "The macro mean runs over all classes with positives and negatives among the test records; a class with fewer than 10 positives is "
     "part of it, but its own figure supports no claim.",
-    "A tuned arm takes, in each fold, the recipe with the best validation score (mean over seeds). Test records have no say in it. Where a "
+    "A tuned arm takes, in each fold, the recipe with the best validation score (mean over seeds). Test records have no say in it. Where "
+    "folds take different recipes, it loses by pooling what an arm of one recipe does not; “within folds” has no such loss. Where a "
     "sentence names the best of several arms, or a rival is the best, test scores have picked it, which favours it.",
 )
 

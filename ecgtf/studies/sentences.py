@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ecgtf.studies import words
 from ecgtf.studies.analysis import Analysis, Comparison, Difference
-from ecgtf.studies.comparisons import NON_INFERIOR, USEFUL_ALONE, Families
+from ecgtf.studies.comparisons import NON_INFERIOR, USEFUL_ALONE, Families, non_inferior
 from ecgtf.studies.config import SCRATCH
 
 FEW_REAL = 0.2
@@ -52,15 +52,22 @@ def tally(comparisons: Sequence[Comparison], what: str, name: Callable[[Comparis
     done = [each for each in comparisons if each.difference is not None]
     if not done:
         return f"{what}: not yet run"
-    up = sum(each.difference.significant and each.difference.value > 0 for each in done)
-    down = sum(each.difference.significant and each.difference.value < 0 for each in done)
-    best = max(done, key=lambda each: each.difference.value)
+    best = max(done, key=lambda each: (each.difference.seeds > 1, each.difference.value))
     text = change(best.difference, name(best))
     if len(done) == 1 == len(comparisons):
         return f"{what}, {text}"
-    missing = len(comparisons) - len(done)
-    rest = f", {missing} not yet run" if missing else ""
-    return f"{what}, {up} of {len(done)} raised macro-AUROC beyond chance and {down} lowered it{rest}; at best, {text}"
+    down = sum(each.difference.significant and each.difference.value < 0 for each in done)
+    return f"{what}, {raised(comparisons)} raised macro-AUROC beyond chance and {down} lowered it; at best, {text}"
+
+
+def raised(comparisons: Sequence[Comparison]) -> str:
+    """How many of them are a gain beyond chance, of those that could be called one, and how many cannot yet."""
+    done = [each.difference for each in comparisons if each.difference is not None]
+    several = [each for each in done if each.seeds > 1]
+    rest = {"of one seed, so no claim": len(done) - len(several), "not yet run": len(comparisons) - len(done)}
+    text = f"{sum(each.significant and each.value > 0 for each in several)} of {len(several)}"
+    left = ", ".join(f"{count} {why}" for why, count in rest.items() if count)
+    return f"{text} ({left})" if left else text
 
 
 def _equals(p: float | None) -> str:
@@ -179,20 +186,15 @@ class _Augmentation(_Questions):
                 yield f"On {collection}, {text}{beside}."
 
     def paper(self) -> Iterator[str]:
-        def count(names: Sequence[str]) -> str:
-            done = [each for name in names for each in self.added(name) if each.difference is not None]
-            up = sum(each.difference.significant and each.difference.value > 0 for each in done)
-            return f"{up} of {len(done)}"
-
         merged = self.analysis.config.merged
         there = [name for name in self.collections if self.added(name)]
         if not there:
             return
         single = [name for name in there if name != merged or len(self.analysis.config.collections) == 1]
         text = f"{PAPER} found that augmenting one data set hardly helps and that all metrics rise on the merged sets; here, "
-        parts = [f"{count([name])} additions on {name}" for name in single]
+        parts = [f"{raised(self.added(name))} additions on {name}" for name in single]
         if merged in there and merged not in single:
-            parts.append(f"{count([merged])} on the merged {merged}")
+            parts.append(f"{raised(self.added(merged))} on the merged {merged}")
         yield f"{text}{_listed(parts)} raised macro-AUROC beyond chance."
 
 
@@ -247,13 +249,13 @@ class _Transfer(_Questions):
                 if not done:
                     yield f"{start}: not yet run."
                     continue
-                best = max(done, key=lambda each: each.difference.value)
+                best = max(done, key=lambda each: (each.difference.seeds > 1, each.difference.value))
                 within = sum(each.difference.value > NON_INFERIOR for each in done)
-                shown = sum(each.difference.low is not None and each.difference.low > NON_INFERIOR for each in done)
-                by = words.with_interval(best.difference, words.signed)
+                shown = sum(non_inferior(each.difference) for each in done)
+                by = words.with_interval(best.difference, words.signed) + (" (one seed)" if best.difference.seeds == 1 else "")
                 yield (
                     f"{start}, the difference to training from scratch, tuned, on all real records is above {NON_INFERIOR:g} for "
-                    f"{within} of {len(done)} sources, and the low end of its interval too for {shown} (non-inferior); the best, "
+                    f"{within} of {len(done)} sources, and shown to be (non-inferior) for {shown}; the best, "
                     f"{self.name(best)}, differs by {by}."
                 )
 
