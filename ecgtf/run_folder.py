@@ -6,12 +6,14 @@ final `.keras` files, and `trained_on.txt` (hashed ids of the training records).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import shutil
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -21,14 +23,24 @@ from ecgtf.atomic import is_empty, replacing, write_atomically, write_json
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that a result depends on."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the libraries that a result depends on, and a digest of this package's sources, which may differ between
+    two states of one version."""
+    found = {"python": platform.python_version(), "source": _source_digest()}
     for name in ("ecgtf", "tensorflow", "keras", "numpy", "scikit-learn"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "unknown"
     return found
+
+
+@cache
+def _source_digest() -> str:
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 @dataclass

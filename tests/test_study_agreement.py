@@ -52,6 +52,21 @@ def test_a_study_goes_on_that_was_begun_before_a_setting_existed(start, tmp_path
     start(with_recipe(steps=100))
 
 
+def test_all_states_of_the_package_that_took_part_stay_known(start, tmp_path):
+    def programs():
+        content = json.loads((tmp_path / "out" / SETTINGS).read_text())
+        return [each["source"] for each in [content["versions"], *content["earlier_versions"]]]
+
+    start(FIRST)
+    start(FIRST)
+    (now,) = programs()
+    path = tmp_path / "out" / SETTINGS
+    path.write_text(path.read_text().replace(now, "of yore"))
+    start(FIRST)
+    start(FIRST)
+    assert programs() == [now, "of yore"]
+
+
 def test_settings_without_results_bind_nobody(tmp_path):
     for steps in (100, 900):
         keep_settings([tmp_path], asked := asked_for("transfer", with_recipe(steps=steps)))

@@ -316,6 +316,7 @@ def test_gains_are_counted_among_those_that_could_be_called_one():
     found = [Comparison(arm, arm, "A", each) for each in (several, loss, gain, None)]
     assert raised(found[:2]) == "1 of 2"
     assert raised(found) == "1 of 2 (1 of one seed, so no claim, 1 not yet run)"
+    assert raised(found[2:]) == "none (1 of one seed, so no claim, 1 not yet run)"
     best = replace(found[2], difference=replace(gain, value=0.3))  # of one seed: what is claimed goes first
     assert tally([found[0], best], "here", lambda each: "it").endswith(
         "at best, it raised macro-AUROC by 0.050 (0.030 to 0.070; Holm p = 0.001)"

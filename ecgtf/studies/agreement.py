@@ -92,7 +92,10 @@ def keep_settings(folders: Iterable[Path], asked: dict[str, Any]) -> None:
         known = settings_of(folder) if (folder / SETTINGS).is_file() and _has_work(folder) else {}
         parts = {name: known.get("settings", {}).get(name, {}) | asked["settings"][name] for name in _PARTS}
         more = {name: known.get(name, {}) | asked[name] for name in ("tasks", "data")}
-        write_json(folder / SETTINGS, asked | {"settings": asked["settings"] | parts} | more | {"versions": versions()})
+        # figures of one seed may differ in their last digits between two states of the package: all that took part stay known
+        before = [*known.get("earlier_versions", []), *([known["versions"]] if "versions" in known else [])]
+        more |= {"versions": versions(), "earlier_versions": [each for each in before if each != versions()]}
+        write_json(folder / SETTINGS, asked | {"settings": asked["settings"] | parts} | more)
 
 
 def _has_work(folder: Path) -> bool:

@@ -65,7 +65,7 @@ def raised(comparisons: Sequence[Comparison]) -> str:
     done = [each.difference for each in comparisons if each.difference is not None]
     several = [each for each in done if each.seeds > 1]
     rest = {"of one seed, so no claim": len(done) - len(several), "not yet run": len(comparisons) - len(done)}
-    text = f"{sum(each.significant and each.value > 0 for each in several)} of {len(several)}"
+    text = f"{sum(each.significant and each.value > 0 for each in several)} of {len(several)}" if several else "none"
     left = ", ".join(f"{count} {why}" for why, count in rest.items() if count)
     return f"{text} ({left})" if left else text
 
