@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 
-from ecgtf.studies.config import FOREST, OTHER, SCRATCH, Grid, StudyConfig, in_turn, with_real
+from ecgtf.studies.config import FOREST, OTHER, SCRATCH, Grid, StudyConfig, in_turn, renamed, with_real
 
 
 @dataclass(frozen=True, order=True)
@@ -72,13 +72,13 @@ def transfer_cells(config: StudyConfig) -> list[Cell]:
     for grid in config.grids.get("transfer", ()):
         for collection, fold, classifier, recipe, seed in _trainings(config, grid):
             for source, fraction, seen in product(grid.sources, grid.fractions, grid.seen):
-                stages = [SCRATCH] if classifier == FOREST else in_turn(source)
-                stages = [_other(collection, config) if stage == OTHER else stage for stage in stages]
-                if None in stages:  # the merged collection has no other
+                source = SCRATCH if classifier == FOREST else source
+                other = _other(collection, config)
+                if other is None and OTHER in in_turn(source):  # the merged collection has no other
                     continue
-                share = fraction if seen == "same" and not config.generators.keys().isdisjoint(stages) else 1.0
-                stages[-1] = f"+{stages[-1]}" if with_real(source) and classifier != FOREST else stages[-1]
-                cell = Cell(collection, fold, classifier, recipe, ">".join(stages), fraction=fraction, seen=share, seed=seed)
+                named = renamed(source, lambda name, other=other: other if name == OTHER else name)
+                share = fraction if seen == "same" and not config.generators.keys().isdisjoint(in_turn(named)) else 1.0
+                cell = Cell(collection, fold, classifier, recipe, named, fraction=fraction, seen=share, seed=seed)
                 if not fraction and (cell.source == SCRATCH or cell.together or not share):  # there is nothing to learn from
                     continue
                 cells.append(cell)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ecgtf.studies.analysis import Analysis, Comparison, Difference
 from ecgtf.studies.cells import Cell, tested_on
-from ecgtf.studies.config import FOREST, SCRATCH
+from ecgtf.studies.config import FOREST, SCRATCH, WITH
 from ecgtf.studies.pooling import TUNED, forest_of, ready_of, scratch_of
 
 NON_INFERIOR = -0.01
@@ -90,7 +90,7 @@ def _same_recipe(analysis: Analysis, arm: Cell) -> str:
 
 def rivals(analysis: Analysis, arm: Cell) -> list[Cell]:
     """What an arm with a generator's records has to beat, as far as it was planned: no generator was trained for any of these."""
-    ready = [ready_of(arm, way + name) for name in analysis.config.sources for way in ("", "+")]
+    ready = [ready_of(arm, way + name) for name in analysis.config.sources for way in ("", WITH)]
     return [rival for rival in (scratch_of(arm, TUNED), forest_of(arm), *ready) if rival in analysis.arms]
 
 

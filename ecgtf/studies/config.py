@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,15 +31,25 @@ OTHER = "other"
 """The source that is the other real collection."""
 
 
+BEFORE, WITH = ">", "+"
+"""Signs in a text such as `simulator>+vqvae`: one source is learnt before the next, and the last one together with the real records."""
+
+
 def in_turn(source: str) -> list[str]:
-    """The names of the sources in a text such as `simulator>+vqvae`."""
-    *before, last = source.split(">")
-    return [*before, last.removeprefix("+")]
+    """The names of the sources in such a text."""
+    *before, last = source.split(BEFORE)
+    return [*before, last.removeprefix(WITH)]
 
 
 def with_real(source: str) -> bool:
     """Whether the last source of such a text is learnt together with the real records."""
-    return source.split(">")[-1].startswith("+")
+    return source.split(BEFORE)[-1].startswith(WITH)
+
+
+def renamed(source: str, name: Callable[[str], str]) -> str:
+    """Such a text with other names of the sources."""
+    *before, last = map(name, in_turn(source))
+    return BEFORE.join([*before, (WITH if with_real(source) else "") + last])
 
 
 @dataclass(frozen=True)

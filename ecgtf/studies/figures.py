@@ -16,7 +16,7 @@ from ecgtf.studies import words
 from ecgtf.studies.analysis import Analysis, Comparison, Score
 from ecgtf.studies.cells import Cell
 from ecgtf.studies.comparisons import Families
-from ecgtf.studies.config import FOREST, SCRATCH, in_turn, with_real
+from ecgtf.studies.config import FOREST, SCRATCH, renamed
 from ecgtf.studies.pooling import TUNED
 from ecgtf.studies.rows import learning_rows, present_classes, shown_arms
 
@@ -93,7 +93,7 @@ def learning_curves(analysis: Analysis) -> Figure:
             colour, marker, label = _look(analysis, *key)
             known = [(share, score) for share, arm in sorted(arms.items()) if (score := analysis.score(arm, name))]
             if known:
-                _curve(panel, known, colour, marker, label, dashed="saw all" in label)
+                _curve(panel, known, colour, marker, label, dashed=key[3] == "all")
         _share_axis(panel, {arm.fraction for arm in analysis.pools.arms})
     figure.supxlabel("real records learnt from", fontsize=9)
     figure.supylabel("macro-AUROC", fontsize=9)
@@ -143,14 +143,13 @@ def _lines(analysis: Analysis, collection: str, network: str) -> dict[tuple, dic
     return rows
 
 
-def _look(analysis: Analysis, source: str, classifier: str, recipe: str, kind: str) -> tuple[str, str, str]:
+def _look(analysis: Analysis, source: str, classifier: str, recipe: str, saw: str) -> tuple[str, str, str]:
     """Colour, marker and label of a line."""
     if classifier == FOREST:
         return *_FOREST, "feature forest"
     if source == SCRATCH:
         return *(_TUNED if recipe == TUNED else _PLAIN), f"scratch{', tuned' if recipe == TUNED else ''}"
-    learnt = any(stage in analysis.config.generators for stage in in_turn(source))
-    return *_sources(analysis)[source], f"{_source_label(source, analysis)}{f' (saw {kind})' if learnt else ''}"
+    return *_sources(analysis)[source], f"{_source_label(source, analysis)}{f' (saw {saw})' if saw else ''}"
 
 
 def _curve(panel: Axes, known: Sequence[tuple[float, Score]], colour: str, marker: str, label: str, dashed: bool) -> None:
@@ -172,12 +171,12 @@ def transfer_gains(analysis: Analysis, found: Families) -> Figure:
         lines: dict[tuple, list[Comparison]] = {}
         for arm, each in ((each.first, each) for each in found[f"tuned-{name}"]):
             if arm.classifier in (network, FOREST):
-                lines.setdefault((arm.source, arm.classifier, arm.recipe, "all" if arm.seen == 1 else "same"), []).append(each)
+                lines.setdefault((arm.source, arm.classifier, arm.recipe, analysis.pools.saw(arm)), []).append(each)
         for place, (key, mine) in enumerate(lines.items()):
             colour, marker, label = _look(analysis, *key)
             shift = 1.045 ** (place - (len(lines) - 1) / 2)
             points = [(100 * each.first.fraction * shift, each.difference) for each in mine]
-            _points(panel, points, colour, marker, label=label, hollow="saw all" in label)
+            _points(panel, points, colour, marker, label=label, hollow=key[3] == "all")
         panel.axhline(0, **_ZERO)
         _share_axis(panel, {arm.fraction for arm in analysis.pools.arms if arm.fraction})
     figure.supxlabel("real records learnt from", fontsize=9)
@@ -219,7 +218,7 @@ def _of_classes(analysis: Analysis, study: str, collection: str, network: str, f
             score = analysis.score(arms[fraction], collection) if fraction in arms else None
             if score is not None:
                 colour, marker, label = _look(analysis, *key)
-                found[label] = (score, colour, marker, "saw all" in label)
+                found[label] = (score, colour, marker, key[3] == "all")
         return found
     arms = [
         arm
@@ -246,8 +245,8 @@ def _sources(analysis: Analysis) -> dict[str, tuple[str, str]]:
 
 
 def _source_label(name: str, analysis: Analysis) -> str:
-    beside = "+" if with_real(name) else ""
-    return f"{beside}other real collection" if words.other_real(name, analysis.pools) else name
+    collections = analysis.config.all_collections
+    return renamed(name, lambda stage: "other real collection" if stage in collections else stage)
 
 
 def _points(panel: Axes, points: Sequence[tuple], colour: str, marker: str, label: str, hollow: bool = False) -> None:

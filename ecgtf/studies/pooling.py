@@ -163,6 +163,10 @@ class Pools:
         """Whether the arm has records of a generator that learnt from real ones."""
         return any(stage in self.config.generators for stage in arm.stages)
 
+    def saw(self, arm: Cell) -> str:
+        """What the arm's generator saw of the real records: `same`, the share that the arm has, or `all`; nothing without a generator."""
+        return "" if not self.learned(arm) else "same" if arm.seen < 1 else "all"
+
 
 def scratch_of(arm: Cell, recipe: str) -> Cell:
     """The arm that has nothing but the same real records, trained by `recipe`."""

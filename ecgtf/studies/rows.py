@@ -53,7 +53,7 @@ def learning_rows(analysis: Analysis, collection: str) -> dict[tuple, dict[float
     arms = shown_arms(analysis, collection)
     rows: dict[tuple, dict[float, Cell]] = {}
     for arm in sorted(arms, key=lambda arm: arm.fraction == 1):
-        keys = [(arm.source, arm.classifier, arm.recipe, "all" if arm.seen == 1 else "same")]
+        keys = [(arm.source, arm.classifier, arm.recipe, analysis.pools.saw(arm))]
         if arm.fraction == 1 and analysis.pools.learned(arm):
             both = [(*keys[0][:3], kind) for kind in ("all", "same")]
             keys = [key for key in both if key in rows] or keys

@@ -15,6 +15,13 @@ FEW_REAL = 0.2
 
 PAPER = "The paper (arXiv 2411.18456)"
 
+SEEN = {
+    "": "sources that need no generator",
+    "same": "generators that saw the same share of the real records",
+    "all": "generators that saw all real records",
+}
+"""Ways to learn by what a generator saw: only one that saw no more than the classifier saves real records."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -94,7 +101,7 @@ class _Questions:
         """Which source is best, and whether it is by more than chance."""
         for each in self.found["lead"]:
             first, second = (words.arm_in_words(arm, self.study, self.pools) for arm in (each.first, each.second))
-            share = f" with {words.percent(each.first.fraction)} of the real records" if self.study == "transfer" else ""
+            share = self._share(each)
             lead = each.difference
             interval = f"{words.with_interval(lead, words.signed)}, Holm p {_equals(lead.holm)}"
             if lead.significant:
@@ -108,21 +115,19 @@ class _Questions:
         for collection in self.collections:
             mine = [each for each in self.found["rivals"] if each.first.collection == collection]
             for saw, part in self.by_what_was_seen(mine):
-                yield tally(part, f"On {collection}{',' * bool(saw)}{saw}, against the best rival", self._against) + "."
+                where = f"On {collection}, with {SEEN[saw]}" if self.study == "transfer" else f"On {collection}"
+                yield tally(part, f"{where}, against the best rival", self._against) + "."
 
     def by_what_was_seen(self, comparisons: Sequence[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
-        """First arms whose generators saw no more than the same share of the real records, which alone saves any; then the others."""
-        same = [each for each in comparisons if each.first.seen < 1]
-        others = [each for each in comparisons if each.first.seen == 1]
-        if same:
-            yield " with generators that saw the same share of the real records", same
-        if others:
-            yield " with generators that saw all real records" if self.study == "transfer" else "", others
+        """Arms by what their generators saw, in the order of `SEEN`."""
+        for saw in SEEN:
+            mine = [each for each in comparisons if self.pools.saw(each.first) == saw]
+            if mine:
+                yield saw, mine
 
     def _against(self, each: Comparison) -> str:
         rival = words.arm_in_words(each.second, self.study, self.pools)
-        share = f" with {words.percent(each.first.fraction)} of the real records" if self.study == "transfer" else ""
-        return f"{self.name(each)}{share} in place of {rival}"
+        return f"{self._shared(each)} in place of {rival}"
 
     def cross(self) -> Iterator[str]:
         pairs = dict.fromkeys((each.first.collection, each.test_on) for each in self.found["cross"])
@@ -136,8 +141,10 @@ class _Questions:
                 yield tally(mine, f"Trained on {trained} and tested on {tested}", self._shared) + "."
 
     def _shared(self, each: Comparison) -> str:
-        share = f" with {words.percent(each.first.fraction)} of the real records" if self.study == "transfer" else ""
-        return self.name(each) + share
+        return self.name(each) + self._share(each)
+
+    def _share(self, each: Comparison) -> str:
+        return f" with {words.percent(each.first.fraction)} of the real records" if self.study == "transfer" else ""
 
 
 class _Augmentation(_Questions):
@@ -222,18 +229,11 @@ class _Transfer(_Questions):
                 yield tally(part, f"On {collection}, of the ways to learn from {source}", self._shared) + "."
 
     def _by_source(self, comparisons: Sequence[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
-        """Arms that learnt from synthetic records: of ready sources, of generators that saw the same share of the real records, which alone
-        saves any, and of those that saw all."""
+        """Arms that learnt from synthetic records alone or beside real ones, by what they are."""
         collections = set(self.analysis.config.all_collections)
         synthetic = [each for each in comparisons if not collections & {*each.first.stages}]
-        learned = [each for each in synthetic if self.pools.learned(each.first)]
-        for source, mine in (
-            ("sources that need no generator", [each for each in synthetic if not self.pools.learned(each.first)]),
-            ("generators that saw the same share of the real records", [each for each in learned if each.first.seen < 1]),
-            ("generators that saw all real records, which saves none", [each for each in learned if each.first.seen == 1]),
-        ):
-            if mine:
-                yield source, mine
+        for saw, mine in self.by_what_was_seen(synthetic):
+            yield SEEN[saw] + (", which saves none" if saw == "all" else ""), mine
 
     def _reaching(self, collection: str) -> list[Comparison]:
         """A source and few real records against all real ones."""

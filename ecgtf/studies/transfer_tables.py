@@ -31,7 +31,7 @@ def curves(analysis: Analysis, collection: str, within: bool = False) -> Table:
     """Macro-AUROC by the share of real records, a row for each source; of all pairs of records or of those within folds."""
     fractions = sorted({arm.fraction for arm in analysis.pools.arms if arm.collection == collection})
     rows = []
-    for (_, classifier, _, kind), arms in learning_rows(analysis, collection).items():
+    for (_, classifier, _, saw), arms in learning_rows(analysis, collection).items():
         arm = next(iter(arms.values()))
         cells: list[Value] = []
         for fraction in fractions:
@@ -39,9 +39,10 @@ def curves(analysis: Analysis, collection: str, within: bool = False) -> Table:
             shown = score and (score.within if within else score.macro_auroc)
             cells.append(shown if fraction in arms else words.NOTHING)
         counts = [score.seeds for arm in arms.values() if (score := analysis.score(arm, collection))]
-        kind = kind if analysis.pools.learned(arm) else words.NOTHING
         seeds = words.NOTHING if not counts else "-".join(str(count) for count in sorted({min(counts), max(counts)}))
-        rows.append((words.source(arm, "transfer", analysis.pools), classifier, words.recipe(arm), kind, *cells, seeds))
+        rows.append(
+            (words.source(arm, "transfer", analysis.pools), classifier, words.recipe(arm), saw or words.NOTHING, *cells, seeds)
+        )
     return Table(
         f"{'within' if within else 'curves'}-{collection}",
         f"Macro-AUROC {'within folds ' if within else ''}on {collection} by the share of its real records that were learnt from",

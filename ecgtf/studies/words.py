@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ecgtf.studies.analysis import Estimate
 from ecgtf.studies.cells import Cell
-from ecgtf.studies.config import FOREST, OTHER, SCRATCH
+from ecgtf.studies.config import FOREST, SCRATCH, renamed
 from ecgtf.studies.pooling import TUNED, Pools
 
 NOT_YET = "not yet run"
@@ -32,24 +32,18 @@ def source(arm: Cell, study: str, pools: Pools) -> str:
         return "feature forest"
     if arm.source == SCRATCH:
         return "real only" if study == "augmentation" else "scratch"
-    return f"{arm.source} (real)" if other_real(arm.source, pools) else arm.source
-
-
-def other_real(name: str, pools: Pools) -> bool:
-    """Whether a source is another real collection."""
-    return name.removeprefix("+") in (OTHER, *pools.config.all_collections)
+    return renamed(arm.source, lambda name: f"{name} (real)" if name in pools.config.all_collections else name)
 
 
 def seen(arm: Cell, pools: Pools) -> str:
     """The share of the real training records that the arm's generator learnt from."""
-    if not pools.learned(arm):
-        return NOTHING
-    return "all" if arm.seen == 1 else f"same ({percent(arm.seen)})"
+    saw = pools.saw(arm)
+    return f"{saw} ({percent(arm.seen)})" if saw == "same" else saw or NOTHING
 
 
 def arm_in_words(arm: Cell, study: str, pools: Pools) -> str:
     """An arm, as a sentence names it, without its collection."""
-    real = arm.classifier != FOREST and other_real(arm.source, pools)
+    real = arm.classifier != FOREST and arm.stages in [(name,) for name in pools.config.all_collections]
     words = [arm.source if real else source(arm, study, pools)]
     if arm.ratio:
         words.append(f"{ratio(arm)} {arm.mixing}".strip())
