@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from ecgtf.augment import Augmentation, augmented
-from ecgtf.conditions import columns, draw_rates, encode, of_split, rates_by_class
+from ecgtf.conditions import check_names, draw_rates, encode, of_split, rates_by_class
 from ecgtf.dataset import Folders, Manifest, combined_manifest, hash_id, load, load_arrays, read_ids, read_labels
 from ecgtf.ecg import LEADS
 from ecgtf.generators.base import Generator
@@ -34,6 +34,9 @@ SHIFT_SECONDS = 2.5
 
 SIMULATED = "simulated"
 """The start that comes with the package for each kind of generator: preset `small`, trained on simulated records alone."""
+
+CODEBOOK_RECORDS = 256
+"""Records, at most, whose vectors the codebooks start from."""
 
 _STARTS = Path(__file__).parent / "starts"
 
@@ -135,8 +138,7 @@ def train_generator(
         "seed": seed,
         "sampling": dict(sizes.sampling),
     }
-    for name in conditions:
-        columns(name)
+    check_names(conditions)
     if accumulate < 1 or sizes.batch_size % accumulate:
         raise ValueError(
             f"expected a batch size that accumulate divides, received {sizes.batch_size} and accumulate={accumulate}"
@@ -157,7 +159,7 @@ def train_generator(
     label = {"classes": task.classes, "task": task.name, "conditions": tuple(conditions)}
     begun = None if start is None else _read_start(start, kind, sizes.objective)
     stages = Stages(sizes, signal, label, seed, begun)
-    stages.check(strategy, accumulate)
+    stages.check(strategy, accumulate, min(CODEBOOK_RECORDS, manifest.records_in("train")))
     run = Run.open(out, config, resume=resume, overwrite=overwrite, writes=is_chief())
     if run.finished:
         return run
@@ -279,7 +281,7 @@ class Training:
     def _train_tokenizer(self, stage: Stage) -> TimeVQVAE:
         tokenizer = self._made(stage, 0)
         if self.stages.start is None:  # else the codes are those that the decoder knows
-            some = load(self.data, "train", None, batch_size=256, shuffle=True, seed=self.seed)
+            some = load(self.data, "train", None, batch_size=CODEBOOK_RECORDS, shuffle=True, seed=self.seed)
             tokenizer.start_codebooks(next(iter(some))[0].numpy())
         held_out = load_arrays(self.data, "validation", limit=8).signals
         self._fit(

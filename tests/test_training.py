@@ -254,6 +254,11 @@ def test_bad_sizes_are_refused_before_anything_is_written(tmp_path, small_datase
         ("vqvae", {"tokenizer": {"n_fft": 5}}, "expected an even n_fft of at least 4, received 5"),
         ("vqvae", {"tokenizer": {"downsampling": (6, 6)}}, "expected powers of two as downsampling, received 6, 6"),
         ("vqvae", {"prior": {"mask_convention": "some"}}, "mask_convention must be"),
+        (
+            "vqvae",
+            {"tokenizer": {"codes": (1024, 4096)}},
+            r"codes, 1024 and 4096, received 3500 and 3500 of 28 .*codes=\[1024,2048\]$",
+        ),
     ],
 )
 def test_options_that_no_model_takes_leave_the_run_that_they_would_replace(tmp_path, small_dataset, kind, options, says):
@@ -262,3 +267,26 @@ def test_options_that_no_model_takes_leave_the_run_that_they_would_replace(tmp_p
     with pytest.raises(ValueError, match=says):
         train_generator(kind, small_dataset, run.folder, task="rhythm7", preset="tiny", options=options, overwrite=True)
     assert (run.folder / "model.keras").read_text() == "weeks of work"
+
+
+def test_a_preset_that_needs_more_records_and_a_condition_named_twice_leave_the_run_that_they_would_replace(
+    tmp_path, small_dataset, make_dataset
+):
+    run = Run.open(tmp_path / "run", {"command": "train-generator"})
+    (run.folder / "model.keras").write_text("weeks of work")
+    for data, options, says in (
+        (
+            make_dataset(),
+            {"preset": "paper"},
+            r"received 49 and 434 of 7 training records: .*--set tokenizer.codes=\[32,256\]$",
+        ),
+        (
+            small_dataset,
+            {"preset": "tiny", "conditions": ("age", "age")},
+            r"age is named more than once in age,age: name it once",
+        ),
+    ):
+        with pytest.raises(ValueError, match=says) as told:
+            train_generator("vqvae", data, run.folder, task="rhythm7", overwrite=True, allow_empty=True, **options)
+        assert "\n" not in str(told.value)
+        assert (run.folder / "model.keras").read_text() == "weeks of work"
