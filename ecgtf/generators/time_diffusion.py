@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from ecgtf.generators.checks import check_whole, check_wholes
 from ecgtf.generators.fused import convolution, inverse_length, norm_silu, upsampled_convolution
 from ecgtf.generators.step_embedding import StepEmbedding
 from ecgtf.generators.transformer import ToldBlock
@@ -47,6 +48,11 @@ class UNet(layers.Layer):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)  # steps would lose their last digits in half precision
+        check_whole(4, width=width)
+        if width % 2:
+            raise ValueError(f"expected an even width, of which half are sines of the step, received {width}")
+        check_wholes(multipliers=multipliers)
+        check_whole(0, blocks=blocks)
         self.channels, self.width, self.multipliers = channels, width, tuple(multipliers)
         self.steps, self.conditional, self.blocks = steps, conditional, blocks
         self.condition_width = 4 * width if conditional else 0

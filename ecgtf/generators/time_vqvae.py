@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from ecgtf.generators.base import Generator
+from ecgtf.generators.checks import check_share, check_weight, check_whole, check_wholes
 from ecgtf.generators.spectrogram_coder import SpectrogramDecoder, SpectrogramEncoder, published_downsampling
 from ecgtf.generators.stft import istft, split_bands, stft
 from ecgtf.generators.vector_quantizer import VectorQuantizer
@@ -68,7 +69,13 @@ class TimeVQVAE(Generator):
         **kwargs,
     ):
         super().__init__(leads, samples, sampling_rate, scale, **kwargs)
-        if n_fft < 4 or n_fft % 2:
+        check_whole(4, n_fft=n_fft, width=width)
+        check_whole(code_dim=code_dim)
+        check_whole(0, depth=depth)
+        check_wholes(2, codes=codes, **({} if downsampling is None else {"downsampling": downsampling}))
+        check_share(decay=decay)
+        check_weight(commitment=commitment, lead_loss=lead_loss, reset_below=reset_below)
+        if n_fft % 2:
             raise ValueError(f"expected an even n_fft of at least 4, received {n_fft}")
         if coder not in CODERS:
             raise ValueError(f"coder must be one of {', '.join(CODERS)}, received {coder!r}")
