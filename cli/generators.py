@@ -10,6 +10,7 @@ import typer
 from ecgtf.cli import defaults
 from ecgtf.cli.options import (
     AllowEmpty,
+    AugmentGenerator,
     Balance,
     BalanceSources,
     BatchSize,
@@ -78,6 +79,7 @@ def train_generator(
     leads: Annotated[str, typer.Option(help="independent (8 modelled, 4 derived exactly) or all.")] = "independent",
     balance: Balance = 0.5,
     balance_sources: BalanceSources = 0.0,
+    augment: AugmentGenerator = None,
     devices: Devices = None,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 200,
     judge: Annotated[
@@ -99,6 +101,7 @@ def train_generator(
     out = out or defaults.RUNS / kind
     already = resume and defaults.is_finished(out)
     import_tensorflow()
+    from ecgtf.augment import Augmentation
     from ecgtf.train_generator import train_generator
 
     train_generator(
@@ -119,6 +122,7 @@ def train_generator(
         leads=leads,
         balance=balance,
         balance_sources=balance_sources,
+        augment=None if augment is None else Augmentation.parse(augment),
         devices=devices,
         seed=seed,
         checkpoint_every=checkpoint_every,

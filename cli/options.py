@@ -33,8 +33,11 @@ Preset = Annotated[str, typer.Option(help="tiny, small (2 cores), base (one GPU)
 Steps = Annotated[int | None, typer.Option(min=1, help="Training steps. [default: the preset's]")]
 Balance = Annotated[float, typer.Option(min=0, max=1, help="0: records as they are; 1: classes equally often.")]
 BalanceSources = Annotated[float, typer.Option(min=0, max=1, help="0: records as they are; 1: data sets equally often.")]
-Augment = Annotated[
-    str, typer.Option(help="Random changes of training records: gain, shift_seconds, axis, wander, noise, lead_dropout, mixup.")
+_AUGMENT = "Random changes of training records: gain, shift_seconds, axis, wander, noise, lead_dropout, mixup."
+Augment = Annotated[str, typer.Option(help=_AUGMENT)]
+AugmentGenerator = Annotated[
+    str | None,
+    typer.Option(help=f"{_AUGMENT} [default: gain=0.2,shift_seconds=2.5,axis=12; the last for all twelve leads]"),
 ]
 Devices = Annotated[int | None, typer.Option(min=1, help="GPUs to train on, or logical CPU devices where there is none.")]
 Precision = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]

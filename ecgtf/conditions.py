@@ -35,6 +35,18 @@ def columns(name: str) -> int:
     return len(SEXES) if name == "sex" else len(KNOTS[name])
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Refuses conditions that there are not, and one that is named twice.
+
+    Raises:
+        ValueError: if there is one.
+    """
+    for name in names:
+        columns(name)
+        if list(names).count(name) > 1:
+            raise ValueError(f"condition {name} is named more than once in {','.join(names)}: name it once")
+
+
 def of_split(names: Sequence[str], folders: Folders, split: str, task: Task | str | None = None) -> dict[str, list]:
     """The values of conditions for the records that `load_arrays` gives, without holding their signals.
 

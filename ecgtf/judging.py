@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -16,9 +15,8 @@ OCTAVES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 FEATURE_LEADS = ("II", "V1", "V5")
 
 
-@dataclass(frozen=True)
 class Judge:
-    """Held-out records that samples are compared with.
+    """Held-out records that samples are compared with: they are measured once, and not kept.
 
     Args:
         signals: `(records, time, leads)` mV.
@@ -28,11 +26,10 @@ class Judge:
         classes: Names of the classes.
     """
 
-    signals: np.ndarray
-    labels: np.ndarray
-    leads: Sequence[str]
-    rate: float
-    classes: Sequence[str]
+    def __init__(self, signals: np.ndarray, labels: np.ndarray, leads: Sequence[str], rate: float, classes: Sequence[str]):
+        self.labels, self.leads, self.rate, self.classes = labels, leads, rate, classes
+        self._powers = band_powers(signals, rate, leads)
+        self._measured = measure(signals, rate)
 
     def __call__(self, signals: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """Figures of samples `(n, time, leads)` with labels `(n, classes)`, NaN where there is nothing to compare.
@@ -45,9 +42,9 @@ class Judge:
         figures = {"sample_frechet": float("nan")}
         pairs = _alike(self.labels, labels)
         if len(pairs) > 1:
-            powers = [band_powers(side, self.rate, self.leads) for side in (self.signals, signals)]
+            powers = self._powers, band_powers(signals, self.rate, self.leads)
             figures["sample_frechet"] = frechet_distance(*(side[pairs[:, k]] for k, side in enumerate(powers))).distance
-        real, drawn = measure(self.signals, self.rate), measure(signals, self.rate)
+        real, drawn = self._measured, measure(signals, self.rate)
         distances = []
         for number, name in enumerate(self.classes):
             there, here = (side[:, number] > 0 for side in (self.labels, labels))

@@ -11,11 +11,12 @@ import json
 import platform
 import shutil
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -54,7 +55,14 @@ class Run:
 
     @classmethod
     def open(
-        cls, folder: str | Path, config: dict, *, resume: bool = False, overwrite: bool = False, writes: bool = True
+        cls,
+        folder: str | Path,
+        config: dict,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        writes: bool = True,
+        unsaid: Mapping[str, Any] | None = None,
     ) -> Run:
         """Starts a run in `folder`, or goes on with the one that is there.
 
@@ -64,6 +72,7 @@ class Run:
             resume: Go on with an unfinished run of the same configuration (a new one is started where there is none).
             overwrite: Delete what is there first.
             writes: False leaves all of this, and what is written later, to another worker that opens the same run.
+            unsaid: What settings were of runs that are older than these settings and do not name them.
 
         Raises:
             ValueError: if the folder is not empty (without `resume` or `overwrite`), or holds a run of another configuration.
@@ -83,6 +92,7 @@ class Run:
                     f"{folder} is not empty; use --resume to go on with its run, --overwrite to replace it, or another --out"
                 )
             there = cls.load(folder)
+            there.config = dict(unsaid or {}) | there.config
             other = sorted(key for key in config if there.config.get(key) != config[key])
             if other:
                 changes = "; ".join(f"{key}: {_short(there.config.get(key))} there, {_short(config[key])} now" for key in other)

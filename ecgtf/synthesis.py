@@ -7,6 +7,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import BinaryIO
 
@@ -65,13 +66,11 @@ class TrainedGenerator:
         first ones of one, but for rounding (by which Time-VQVAE may, rarely, choose another token), and cost less.
 
         Raises:
-            ValueError: if the labels have another number of classes, or an option is not one of this generator's.
+            ValueError: if there are no labels, they are no numbers or have another number of classes, the seed is none, or an option
+                is not one of this generator's.
         """
-        labels = np.asarray(labels, "float32")
-        if labels.ndim != 2 or labels.shape[1] != len(self.classes):
-            raise ValueError(
-                f"expected labels (n, {len(self.classes)}) for {', '.join(self.classes)}, received shape {labels.shape}"
-            )
+        labels = self.checked(labels)
+        _check_seed(seed)
         told = dict(conditions or {})
         if "heart_rate" in self.conditions and "heart_rate" not in told:
             places = np.random.default_rng(seed).uniform(size=len(labels))
@@ -88,6 +87,23 @@ class TrainedGenerator:
             full = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
             drawn = self._compiled[key](tf.constant(full), tf.constant([seed, number], tf.int32)).numpy()[: len(part)]
             yield self._storable(drawn)
+
+    def checked(self, labels: np.ndarray) -> np.ndarray:
+        """The labels `(n, classes)` in float32.
+
+        Raises:
+            ValueError: if there are none, they have another number of classes, or one is no number.
+        """
+        labels = np.asarray(labels, "float32")
+        if labels.ndim != 2 or labels.shape[1] != len(self.classes) or not len(labels):
+            raise ValueError(
+                f"expected labels (n, {len(self.classes)}) of at least 1 record for {', '.join(self.classes)}, received shape "
+                f"{labels.shape}"
+            )
+        if not np.isfinite(labels).all():
+            (first, *_) = np.flatnonzero(~np.isfinite(labels).all(axis=1))
+            raise ValueError(f"expected labels that are numbers, received {labels[first].tolist()} for record {first}")
+        return labels
 
     def sampling(self, **options) -> dict:
         """The run's sampling options, with those that are given (and not None) in place of its own.
@@ -122,7 +138,14 @@ class TrainedGenerator:
             raise ValueError("give labels or per_class, one of the two")
         if labels is None:
             labels = class_labels(len(self.classes), per_class)
-        return np.concatenate(list(self.batches(labels, seed, **options))), np.asarray(labels, "float32")
+        labels = self.checked(labels)
+        return np.concatenate(list(self.batches(labels, seed, **options))), labels
+
+
+def _check_seed(seed: int) -> None:
+    """Refuses what the 32 bits of a seed cannot tell apart."""
+    if not isinstance(seed, Integral) or not 0 <= seed < 2**31:
+        raise ValueError(f"expected a whole number from 0 to {2**31 - 1} as seed, received {seed}")
 
 
 @restoring_precision
@@ -193,7 +216,7 @@ def generate(
     Args:
         run: Run folder of a trained generator.
         out: Folder to write (a file for `npz`).
-        per_class: Records of each class.
+        per_class: Records of each class; 100 where neither this nor one of the next two is given.
         like: Draw the labels of this split, `data/X:train`, instead, and the conditions that the generator knows.
         labels: Draw these labels `(records, classes)` instead.
         age: Years, the same for all records, where the generator knows this condition; so for the next two.
@@ -208,24 +231,33 @@ def generate(
         temperature: Decoding temperatures of the low and high tokens of Time-VQVAE.
         sharpness: Factor on its logits.
         format: `tfrecord` (a data set), `wfdb` or `npz`.
-        seed: Fixes the draws.
+        seed: Fixes the draws; from 0 to 2**31 - 1.
         batch_size: Records drawn at once.
         precision: `float32`, `bfloat16` or `float16`, whatever the run was trained in.
-        validation_share: Share that goes to the set's validation split.
+        validation_share: Share that goes to the set's validation split; 0 or more, below 1.
         overwrite: Replace what is there.
         quiet: Show no progress.
 
     Raises:
-        ValueError: if the run is not finished, an option is not possible or `out` is not empty.
+        ValueError: if the run is not finished, an option is not possible or `out` is not empty; what is there stays.
     """
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
+    given = [name for name, value in (("per_class", per_class), ("like", like), ("labels", labels)) if value is not None]
+    if len(given) > 1:
+        raise ValueError(f"give one of per_class, like and labels, not {' and '.join(given)}")
+    _check_seed(seed)
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(f"expected a batch_size of at least 1 record, received {batch_size}")
+    if not 0 <= validation_share < 1:
+        raise ValueError(f"expected a validation_share of 0 or more and below 1, received {validation_share}")
     generator = load_run(run, precision)
     generator.batch_size = batch_size
     if like is not None:
         labels = labels_like(like, generator.task)
     elif labels is None:
         labels = class_labels(len(generator.classes), 100 if per_class is None else per_class)
+    labels = generator.checked(labels)
     options = generator.sampling(
         guidance=guidance,
         sampler=sampler,

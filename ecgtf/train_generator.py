@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from ecgtf.augment import Augmentation, augmented
-from ecgtf.conditions import columns, draw_rates, encode, of_split, rates_by_class
+from ecgtf.conditions import check_names, draw_rates, encode, of_split, rates_by_class
 from ecgtf.dataset import Folders, Manifest, combined_manifest, hash_id, load, load_arrays, read_ids, read_labels
 from ecgtf.ecg import LEADS
 from ecgtf.generators.base import Generator
@@ -28,12 +28,15 @@ from ecgtf.run_folder import Run, check_apart
 from ecgtf.tasks import Task, check_classes, get_task
 from ecgtf.training import check_limits, fit, is_chief, make_optimizer, make_strategy
 
-SHIFT_SECONDS = 2.5
-"""Training records are moved in time by up to this: a beat may then stand anywhere."""
+AUGMENTATION = Augmentation(gain=0.2, shift_seconds=2.5, axis=12.0)
+"""How training records are changed unless told otherwise: a beat may then stand anywhere. Without all twelve leads no axis is turned."""
 
 
 SIMULATED = "simulated"
 """The start that comes with the package for each kind of generator: preset `small`, trained on simulated records alone."""
+
+CODEBOOK_RECORDS = 256
+"""Records, at most, whose vectors the codebooks start from."""
 
 _STARTS = Path(__file__).parent / "starts"
 
@@ -59,6 +62,7 @@ def train_generator(
     devices: int | None = None,
     balance: float = 0.5,
     balance_sources: float = 0.0,
+    augment: Augmentation | None = None,
     seed: int = 0,
     checkpoint_every: int = 200,
     judge: int = 0,
@@ -94,6 +98,7 @@ def train_generator(
         devices: GPUs, or logical CPU devices, to train on.
         balance: 0 draws the records as they are, 1 every class equally often (not for the tokenizer).
         balance_sources: The same for the data sets.
+        augment: How the training records are changed at random; by default `AUGMENTATION`, whose axis is for all twelve leads.
         seed: Fixes weights, order and draws.
         checkpoint_every: Steps between checkpoints.
         judge: Samples of each class that are drawn ten times in a training and compared with the validation split (see `Judge`), for
@@ -113,6 +118,9 @@ def train_generator(
     manifest = combined_manifest(data)
     labels = read_labels(data, "train", task)
     check_classes(labels, task, allow_empty)
+    usual = AUGMENTATION if manifest.leads == LEADS else replace(AUGMENTATION, axis=0.0)
+    augment = usual if augment is None else augment
+    augment.check_leads(manifest.leads)
     config = {
         "command": "train-generator",
         "kind": kind,
@@ -132,11 +140,11 @@ def train_generator(
         "leads": leads,
         "balance": balance,
         "balance_sources": balance_sources,
+        "augment": str(augment),
         "seed": seed,
         "sampling": dict(sizes.sampling),
     }
-    for name in conditions:
-        columns(name)
+    check_names(conditions)
     if accumulate < 1 or sizes.batch_size % accumulate:
         raise ValueError(
             f"expected a batch size that accumulate divides, received {sizes.batch_size} and accumulate={accumulate}"
@@ -157,8 +165,9 @@ def train_generator(
     label = {"classes": task.classes, "task": task.name, "conditions": tuple(conditions)}
     begun = None if start is None else _read_start(start, kind, sizes.objective)
     stages = Stages(sizes, signal, label, seed, begun)
-    stages.check(strategy, accumulate)
-    run = Run.open(out, config, resume=resume, overwrite=overwrite, writes=is_chief())
+    stages.check(strategy, accumulate, min(CODEBOOK_RECORDS, manifest.records_in("train")))
+    unsaid = {"augment": str(usual)}  # what all runs were trained with before it could be chosen
+    run = Run.open(out, config, resume=resume, overwrite=overwrite, writes=is_chief(), unsaid=unsaid)
     if run.finished:
         return run
     if on_start:
@@ -180,6 +189,7 @@ def train_generator(
         accumulate=accumulate,
         balance=balance,
         balance_sources=balance_sources,
+        augment=augment,
         seed=seed,
         checkpoint_every=checkpoint_every,
         judge=judge,
@@ -240,6 +250,7 @@ class Training:
     accumulate: int
     balance: float
     balance_sources: float
+    augment: Augmentation
     seed: int
     checkpoint_every: int
     judge: int
@@ -279,7 +290,7 @@ class Training:
     def _train_tokenizer(self, stage: Stage) -> TimeVQVAE:
         tokenizer = self._made(stage, 0)
         if self.stages.start is None:  # else the codes are those that the decoder knows
-            some = load(self.data, "train", None, batch_size=256, shuffle=True, seed=self.seed)
+            some = load(self.data, "train", None, batch_size=CODEBOOK_RECORDS, shuffle=True, seed=self.seed)
             tokenizer.start_codebooks(next(iter(some))[0].numpy())
         held_out = load_arrays(self.data, "validation", limit=8).signals
         self._fit(
@@ -375,10 +386,8 @@ class Training:
         self.run.write_config()
 
     def _stream(self, task: Task | None, seed: int) -> Callable[[int], tf.data.Dataset]:
-        """Batches of the training split from a step on, randomly shifted, scaled and turned."""
+        """Batches of the training split from a step on, augmented."""
         manifest = self.manifest
-        axis = 12.0 if manifest.leads == LEADS else 0.0  # degrees by which the heart's axis is turned at random
-        change = Augmentation(gain=0.2, shift_seconds=SHIFT_SECONDS, axis=axis)
         more = self._columns("train", task)
 
         def stream(step: int) -> tf.data.Dataset:
@@ -395,7 +404,7 @@ class Training:
                 start_batch=step,
                 more=more,
             )
-            return augmented(batches, seed, step, change, rate=manifest.sampling_rate, leads=manifest.leads)
+            return augmented(batches, seed, step, self.augment, rate=manifest.sampling_rate, leads=manifest.leads)
 
         return stream
 

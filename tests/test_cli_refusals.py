@@ -34,6 +34,7 @@ def test_several_candidates_are_listed(monkeypatch, tmp_path):
         (["prepare", "mitbih", "."], "ptbxl, chapman, challenge, ludb, wfdb"),
         (["prepare", "--leads", "I,II,X9"], "unknown lead name 'X9'"),
         (["train-generator", "gan"], "expected one of vqvae"),
+        (["train-generator", "vqvae", "--augment", "gain=9"], "expected gain from 0 to 2, received 9.0"),
         (["train-generator", "vqvae", "--steps", "many"], "such as 600,900"),
         (["plot", "nowhere"], "nowhere"),
         (["report"], "no report"),

@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from ecgtf.generators import fused
-from ecgtf.generators.fused import convolution, norm_silu, upsampled_convolution
+from ecgtf.generators.fused import convolution, inverse_length, norm_silu, upsampled_convolution
 
 
 def with_gradients(function, *inputs):
@@ -77,6 +77,17 @@ def test_norm_silu_and_its_gradients_are_those_of_the_definition(shifted):
 
     inputs = [normal(3, 20, 6), normal(3, 1, 6, seed=1), normal(3, 1, 6, seed=2)][: 3 if shifted else 2]
     assert_same(with_gradients(norm_silu, *inputs), with_gradients(definition, *inputs), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_inverse_of_any_length_and_its_gradient_are_numbers(dtype):
+    x = tf.cast(np.array([[[0.0, 0.0], [3e-5, 4e-5], [3.0, 4.0]]]), dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        inverse = inverse_length(x)
+        unit = x * inverse
+    np.testing.assert_allclose(inverse[0, :, 0], [1e4, 1e4, 0.2], rtol=1e-3)
+    assert np.isfinite(tape.gradient(unit, x)).all()
 
 
 def test_a_silent_time_point_gives_no_gradient_that_is_not_a_number():

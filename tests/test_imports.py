@@ -36,10 +36,11 @@ ALLOWED = {  # module or package: what it may import; the longest name that fits
     "conditions": f"{DATA} closeness.physiology",
     "generators": "ecg conditions",
     "generators.simulator": "ecg wfdb_io workers",  # writes its collections itself
+    "generators.checks": "",
     "generators.samplers": "",
     "generators.schedules": "",
-    "generators.diffwave": "generators.step_embedding",
-    "generators.time_diffusion": "generators.step_embedding generators.transformer",
+    "generators.diffwave": "generators.checks generators.step_embedding",
+    "generators.time_diffusion": "generators.checks generators.step_embedding generators.transformer",
     "classifiers": "ecg",
     "classifiers.networks": "ecg classifiers run_folder tf_data",
     "classifiers.fitting": "ecg classifiers run_folder training augment",

@@ -1,5 +1,7 @@
 """The figures of samples in the log of a training."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -37,3 +39,16 @@ def test_figures_tell_records_of_the_same_kind_from_others():
     assert few(alike, labels)["sample_frechet"] < 2 * few(alike[:18], labels[:18])["sample_frechet"]
     noise = judge(np.zeros_like(alike), labels)
     assert np.isnan(noise["sample_heart_rate"])
+
+
+def test_held_out_records_are_measured_once_and_not_kept():
+    real, labels = np.concatenate([records("SR", 4, 1), records("AFIB", 4, 1)]), np.repeat(np.eye(2), 4, axis=0)
+    drawn = np.concatenate([records("SR", 4, 2), records("AFIB", 4, 2)])
+    expected = Judge(real, labels, LEADS, 100.0, ("SR", "AFIB"))(drawn, labels)
+    given = real.copy()
+    judge = Judge(given, labels, LEADS, 100.0, ("SR", "AFIB"))
+    held = sys.getrefcount(given)
+    given[:] = np.nan  # whatever becomes of the signals
+    assert judge(drawn, labels) == judge(drawn, labels) == expected
+    del judge
+    assert sys.getrefcount(given) == held

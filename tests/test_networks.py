@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ecgtf.generators.diffwave import DiffWave
 from ecgtf.generators.step_embedding import StepEmbedding, sinusoids
@@ -98,6 +99,26 @@ def test_any_length_goes_through_and_does_not_depend_on_what_follows(length):
         assert np.isfinite(output).all()
         other = network(x, np.array([3.0, 30.5], "float32"), -condition)
         assert np.abs(np.asarray(output) - np.asarray(other)).max() > 1e-3
+
+
+@pytest.mark.parametrize("length", [97, 250, 100, 104])
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_gradients_have_bounds_whatever_the_length(length, precision):
+    """Lengths of 7, 6, 4 and no samples fewer than the halvings divide."""
+    keras.config.set_dtype_policy(precision)
+    try:
+        network = UNet(8, width=16, multipliers=(1, 2, 4, 8))
+        network.build()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    rng = np.random.default_rng(0)
+    network.leave.kernel.assign(rng.normal(size=network.leave.kernel.shape) / 16)  # starts at zero
+    x = rng.normal(size=(4, length, 8)).astype("float32")
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.square(network(x, np.array([1.0, 300.0, 600.0, 999.0]), np.zeros((4, 64), "float32")) - x))
+    norm = tf.linalg.global_norm(tape.gradient(loss, network.trainable_variables))
+    assert np.isfinite(loss)
+    assert 0.1 < norm < 100
 
 
 def test_a_saved_network_is_the_same(tmp_path):

@@ -55,6 +55,9 @@ def test_lengths_asked_for_take_the_place_of_the_presets(kind):
     assert {stage.learning_rate for stage in changed.stages} == {0.5}
     assert changed.batch_size == 3
     assert preset.with_lengths() == preset
+    for batch_size in (0, -1):
+        with pytest.raises(ValueError, match=f"expected a batch_size of at least 1 record, received {batch_size}"):
+            preset.with_lengths(batch_size=batch_size)
     for steps in ((0,), (1, 1, 1, 1)):
         with pytest.raises(ValueError, match="expected training steps, 1 or more, for"):
             preset.with_lengths(steps)

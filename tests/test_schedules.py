@@ -87,6 +87,8 @@ def test_betas_that_are_no_variances_are_refused(betas):
 def test_spaced_steps_go_down_from_the_last_at_equal_distances():
     np.testing.assert_array_equal(spaced_steps(200, 10), range(199, 0, -20))
     np.testing.assert_array_equal(spaced_steps(200, 200), range(199, -1, -1))
+    last = [spaced_steps(50, evaluations)[-1] for evaluations in range(1, 51)]
+    assert [place > 0 for place in last] == [evaluations <= 33 for evaluations in range(1, 51)]  # two thirds
     for evaluations in (0, 201):
         with pytest.raises(ValueError, match="expected 1 to 200 sampling steps"):
             spaced_steps(200, evaluations)

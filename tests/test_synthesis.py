@@ -213,10 +213,43 @@ def test_what_is_there_is_not_overwritten_unasked(run, small_dataset, tmp_path):
     assert (tmp_path / "notes" / "thesis.txt").read_text() == "precious"
 
 
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"labels": np.ones((3, 2))}, r"expected labels \(n, 7\) of at least 1 record for SR, .*, received shape \(3, 2\)"),
+        ({"labels": np.zeros((0, 7))}, r"of at least 1 record for SR, .*, received shape \(0, 7\)"),
+        ({"labels": np.full((2, 7), np.nan)}, r"expected labels that are numbers, received \[nan, .*\] for record 0"),
+        ({"per_class": 0}, "expected at least 1 record of each class, received 0"),
+        ({"batch_size": 0}, "expected a batch_size of at least 1 record, received 0"),
+        ({"validation_share": 1.0}, "expected a validation_share of 0 or more and below 1, received 1.0"),
+        ({"validation_share": -0.1}, "validation_share .*, received -0.1"),
+        ({"validation_share": np.nan}, "validation_share .*, received nan"),
+        ({"seed": -1}, "expected a whole number from 0 to 2147483647 as seed, received -1"),
+        ({"seed": 2**31}, "as seed, received 2147483648"),
+        ({"seed": 0.5}, "as seed, received 0.5"),
+        ({"per_class": 1, "labels": np.eye(7)}, "give one of per_class, like and labels, not per_class and labels"),
+        ({"per_class": 1, "like": "data/a"}, "not per_class and like"),
+        ({"like": "data/a", "labels": np.eye(7)}, "not like and labels"),
+    ],
+)
+def test_a_request_that_is_refused_leaves_the_set_that_it_would_replace(run, tmp_path, asked, says):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.tfrecord-00000-of-00001").write_text("as an interrupted draw leaves it")
+    with pytest.raises(ValueError, match=says) as told:
+        generate(run, tmp_path / "set", overwrite=True, **FEW | asked)
+    assert "\n" not in str(told.value)
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["train.tfrecord-00000-of-00001"]
+
+
 def test_bad_requests_are_refused_in_one_line(run, small_dataset, tmp_path):
     generator = ecgtf.load_run(run)
     with pytest.raises(ValueError, match="expected labels \\(n, 7\\)"):
         list(generator.batches(np.eye(4)))
+    for refused in (lambda: list(generator.batches(np.zeros((0, 7)))), lambda: generator.generate(np.zeros((0, 7)))):
+        with pytest.raises(ValueError, match=r"of at least 1 record .* received shape \(0, 7\)"):
+            refused()
+    with pytest.raises(ValueError, match="as seed, received 1099511627776"):  # of which 32 bits would be those of seed 0
+        generator.generate(per_class=1, seed=2**40)
     with pytest.raises(ValueError, match="one of the two"):
         generator.generate()
     with pytest.raises(ValueError, match="tfrecord, wfdb, npz"):

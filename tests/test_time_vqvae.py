@@ -136,6 +136,34 @@ def test_coders_that_cannot_be_are_refused():
         published(downsampling=(8, 6))
 
 
+@pytest.mark.parametrize(
+    ("stage", "options", "says"),
+    [
+        (TimeVQVAE, {"codes": (0, 16)}, r"expected codes as 2 whole numbers >= 1, received \(0, 16\)"),
+        (TimeVQVAE, {"codes": (16, 16, 16)}, "expected codes as 2 whole numbers >= 1"),
+        (TimeVQVAE, {"codes": 16}, "expected codes as 2 whole numbers >= 1, received 16"),
+        (TimeVQVAE, {"downsampling": (8.0, 4)}, r"expected downsampling as 2 whole numbers >= 1, received \(8.0, 4\)"),
+        (TimeVQVAE, {"code_dim": 0}, "expected code_dim as a whole number >= 1, received 0"),
+        (TimeVQVAE, {"width": 3}, "expected width as a whole number >= 4, received 3"),
+        (TimeVQVAE, {"depth": -1}, "expected depth as a whole number >= 0, received -1"),
+        (TimeVQVAE, {"n_fft": 2}, "expected n_fft as a whole number >= 4, received 2"),
+        (TimeVQVAE, {"decay": 1.5}, "expected decay from 0 to 1, received 1.5"),
+        (TimeVQVAE, {"commitment": -1.0}, "expected commitment of 0 or more, received -1.0"),
+        (TimeVQVAE, {"lead_loss": np.nan}, "expected lead_loss of 0 or more, received nan"),
+        (TimeVQVAE, {"reset_below": -1}, "expected reset_below of 0 or more, received -1"),
+        (TokenPrior, {"label_drop": -0.1}, "expected label_drop from 0 to 1, received -0.1"),
+        (TokenPrior, {"token_drop": 1.1}, "expected token_drop from 0 to 1, received 1.1"),
+        (TokenPrior, {"depth": (1,)}, r"expected depth as 2 whole numbers >= 1, received \(1,\)"),
+        (TokenPrior, {"heads": 0}, "expected heads as a whole number >= 1, received 0"),
+        (TokenPrior, {"width": 2}, "expected width as a whole number >= 4, received 2"),
+    ],
+)
+def test_options_out_of_range_are_refused_in_one_line(stage, options, says):
+    with pytest.raises(ValueError, match=says) as told:
+        tokenizer(**options) if stage is TimeVQVAE else prior(**options)
+    assert "\n" not in str(told.value)
+
+
 def test_the_published_loss_is_of_the_bands_and_the_codes(signals):
     for model, weight in ((published(commitment=0.7), 0.0), (published(commitment=0.7, lead_loss=1.0), 1.0)):
         terms = model.loss_terms(signals, None, tf.constant([1, 2]), training=False)

@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ecgtf.augment import Augmentation
+from ecgtf.dataset import load, read_manifest
 from ecgtf.generators.base import Generator
+from ecgtf.generators.presets import get_preset
+from ecgtf.generators.stages import Stages
 from ecgtf.precision import set_precision
 from ecgtf.run_folder import Run
-from ecgtf.train_generator import train_generator
+from ecgtf.tasks import get_task
+from ecgtf.train_generator import Training, train_generator
 from ecgtf.training import fit, make_optimizer, make_strategy
 
 TINY = {"task": "rhythm7", "preset": "tiny", "steps": (6, 6), "batch_size": 4, "checkpoint_every": 3, "quiet": True, "seed": 3}
@@ -206,6 +211,32 @@ def test_run_folders_refuse_what_would_lose_or_mix_work(tmp_path):
     assert (tmp_path / "other" / "thesis.txt").exists()
 
 
+def test_a_setting_that_an_older_run_does_not_name_is_what_it_was_then(tmp_path):
+    Run.open(tmp_path, {"steps": 1})
+    asked, unsaid = {"steps": 1, "augment": "gain=0.2"}, {"augment": "gain=0.2"}
+    assert Run.open(tmp_path, asked, resume=True, unsaid=unsaid).config["augment"] == "gain=0.2"
+    with pytest.raises(ValueError, match=r"another configuration \(augment: gain=0.2 there, none now\)"):
+        Run.open(tmp_path, asked | {"augment": "none"}, resume=True, unsaid=unsaid)
+
+
+def test_generators_learn_from_records_changed_as_asked_for(small_dataset):
+    manifest, sizes = read_manifest(small_dataset), get_preset("diffwave", "tiny").with_lengths(batch_size=4)
+    stages = Stages(sizes, {}, {"conditions": ()})
+    fixed = dict.fromkeys(("run", "strategy", "checkpoint_every", "judge", "deadline"))
+    fixed |= {"data": small_dataset, "task": get_task("rhythm7"), "manifest": manifest, "stages": stages, "accumulate": 1}
+    fixed |= {"balance": 0.5, "balance_sources": 0.0, "seed": 3, "resume": False, "quiet": True}
+
+    def batch(augment: Augmentation) -> np.ndarray:
+        return next(iter(Training(augment=augment, **fixed)._stream(get_task("rhythm7"), 3)(0)))[0].numpy()
+
+    plain = load(small_dataset, "train", "rhythm7", batch_size=4, shuffle=True, seed=3, repeat=True, balance=0.5)
+    expected = next(iter(plain))[0].numpy()
+    np.testing.assert_array_equal(batch(Augmentation()), expected)
+    factor = np.sqrt(np.mean(batch(Augmentation(gain=0.2)) ** 2, axis=(1, 2)) / np.mean(expected**2, axis=(1, 2)))
+    np.testing.assert_allclose(batch(Augmentation(gain=0.2)), factor[:, None, None] * expected, atol=1e-5)
+    assert np.ptp(factor) > 0.01
+
+
 def test_a_cut_model_file_is_called_damaged(tmp_path):
     run = Run.open(tmp_path / "run", {})
     whole = run.save_model(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])).read_bytes()
@@ -254,6 +285,11 @@ def test_bad_sizes_are_refused_before_anything_is_written(tmp_path, small_datase
         ("vqvae", {"tokenizer": {"n_fft": 5}}, "expected an even n_fft of at least 4, received 5"),
         ("vqvae", {"tokenizer": {"downsampling": (6, 6)}}, "expected powers of two as downsampling, received 6, 6"),
         ("vqvae", {"prior": {"mask_convention": "some"}}, "mask_convention must be"),
+        (
+            "vqvae",
+            {"tokenizer": {"codes": (1024, 4096)}},
+            r"codes, 1024 and 4096, received 3500 and 3500 of 28 .*codes=\[1024,2048\]$",
+        ),
     ],
 )
 def test_options_that_no_model_takes_leave_the_run_that_they_would_replace(tmp_path, small_dataset, kind, options, says):
@@ -262,3 +298,26 @@ def test_options_that_no_model_takes_leave_the_run_that_they_would_replace(tmp_p
     with pytest.raises(ValueError, match=says):
         train_generator(kind, small_dataset, run.folder, task="rhythm7", preset="tiny", options=options, overwrite=True)
     assert (run.folder / "model.keras").read_text() == "weeks of work"
+
+
+def test_a_preset_that_needs_more_records_and_a_condition_named_twice_leave_the_run_that_they_would_replace(
+    tmp_path, small_dataset, make_dataset
+):
+    run = Run.open(tmp_path / "run", {"command": "train-generator"})
+    (run.folder / "model.keras").write_text("weeks of work")
+    for data, options, says in (
+        (
+            make_dataset(),
+            {"preset": "paper"},
+            r"received 49 and 434 of 7 training records: .*--set tokenizer.codes=\[32,256\]$",
+        ),
+        (
+            small_dataset,
+            {"preset": "tiny", "conditions": ("age", "age")},
+            r"age is named more than once in age,age: name it once",
+        ),
+    ):
+        with pytest.raises(ValueError, match=says) as told:
+            train_generator("vqvae", data, run.folder, task="rhythm7", overwrite=True, allow_empty=True, **options)
+        assert "\n" not in str(told.value)
+        assert (run.folder / "model.keras").read_text() == "weeks of work"

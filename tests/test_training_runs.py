@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import ecgtf
+from ecgtf.augment import Augmentation
 from ecgtf.conditions import CONDITIONS
 from ecgtf.dataset import load_arrays, read_manifest
 from ecgtf.run_folder import Run
@@ -78,6 +79,19 @@ def shown(run: Run) -> dict[tuple[str, str], set[str]]:
 
 
 PACE = {"loss", "val_loss", "gradient_norm", "learning_rate", "samples_per_second"}
+
+
+def test_a_run_keeps_how_its_records_were_changed_and_goes_on_with_nothing_else(tmp_path, small_dataset, whole):
+    usual = "gain=0.2,shift_seconds=2.5,axis=12.0"
+    config = Run.load(whole["diffwave"].folder).config
+    assert config["augment"] == usual
+    old = Run(tmp_path, {name: value for name, value in config.items() if name != "augment"})  # of before it could be chosen
+    old.write_config()
+    again = asked_for("diffwave") | {"data": small_dataset, "out": tmp_path, "resume": True}
+    assert train_generator(**again).config["augment"] == usual
+    assert train_generator(augment=Augmentation.parse(usual), **again).finished
+    with pytest.raises(ValueError, match=rf"\(augment: {usual} there, none now\)"):
+        train_generator(augment=Augmentation(), **again)
 
 
 def test_tensorboard_shows_losses_pace_codebooks_and_pictures(whole):

@@ -132,16 +132,35 @@ def test_an_enhancer_that_the_start_does_not_have_starts_afresh():
 def test_vectors_of_other_classes_and_conditions_start_afresh_and_all_else_carries_over(kind, stage, options, classes):
     begun = begun_with(kind, options)
     other = {"classes": classes, "task": "b", "conditions": ("sex", "heart_rate"), "seed": 1}
-    fresh, model = (models_of(stages_of(kind, options, start, **other))[stage] for start in (None, begun))
+    model = models_of(stages_of(kind, options, begun, **other))[stage]
 
-    rows, fresh_rows, known = (each.condition.get_weights()[0] for each in (model, fresh, begun.models[stage]))
+    rows, known = (each.condition.get_weights()[0] for each in (model, begun.models[stage]))
     sex, rate = len(classes), len(classes) + columns("sex")  # the first rows of each
     np.testing.assert_array_equal(rows[0], known[2])  # AFIB
     np.testing.assert_array_equal(rows[1], known[0])  # SR
-    np.testing.assert_array_equal(rows[2:sex], fresh_rows[2:sex])  # the classes that are new
+    for place, name in enumerate(classes[2:], 2):  # the classes that are new
+        np.testing.assert_array_equal(rows[place], model.condition.fresh(f"class/{name}", 1)[0])
     np.testing.assert_array_equal(rows[sex:rate], known[3 + columns("age") :])
-    np.testing.assert_array_equal(rows[rate:], fresh_rows[rate:])
+    np.testing.assert_array_equal(rows[rate:], model.condition.fresh("condition/heart_rate", columns("heart_rate")))
     assert_same_own_weights(model, begun.models[stage], but={id(model.condition.embedding)})
+
+
+@pytest.mark.parametrize(("kind", "stage", "options"), [("timediffusion", "denoiser", NETWORK), ("vqvae", "prior", TOKENS)])
+def test_fresh_vectors_are_near_no_learnt_one_where_both_have_the_same_seed(kind, stage, options):
+    last = list(models_of(stages_of(kind, options)).values())[-1]
+    start = last if kind != "vqvae" else last.prior
+    model = models_of(
+        stages_of(
+            kind, options, Start("runs/a", {stage: start}, frozenset()), classes=("MI", "CD", "HYP"), conditions=("heart_rate",)
+        )
+    )[stage]
+    rows, null = model.condition.get_weights()
+    learnt, learnt_null = start.condition.get_weights()
+    np.testing.assert_array_equal(null, learnt_null)
+    drawn = np.concatenate([learnt, null[None], rows])  # no two of them alike
+    distances = np.linalg.norm(drawn[:, None] - drawn[None], axis=-1) / (model.condition.spread * np.sqrt(2 * drawn.shape[1]))
+    assert distances[~np.eye(len(drawn), dtype=bool)].min() > 0.5  # independent draws lie at about 1
+    assert np.std(rows) == pytest.approx(model.condition.spread, rel=0.2)
 
 
 DIFFERENT = {  # what is asked for: what is said of it

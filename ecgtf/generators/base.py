@@ -125,8 +125,9 @@ class Generator(keras.Model):
 
         Args:
             accumulate: Parts of a batch whose gradients are computed one after the other and applied together, so that a batch
-                needs the memory of one part only. The update is that of the whole batch (but each part draws noise of its own,
-                and states that move with the batches, such as a codebook, move with each part).
+                needs the memory of one part only. The update is that of the whole batch where the loss is a mean over its records
+                (but each part draws noise of its own, and states that move with the batches, such as a codebook, move with each
+                part). That of a `TokenPrior` is a mean over the tokens asked for: each part counts alike, however many it asks for.
 
         Raises:
             ValueError: if `accumulate` is below 1, or above 1 with several replicas.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -31,10 +32,21 @@ class Condition(layers.Layer):
     def __init__(self, classes: int, width: int, columns: Sequence[int] = (), *, spread: float = 0.02, seed: int = 0, **kwargs):
         super().__init__(dtype="float32", **kwargs)
         self.classes, self.columns = classes, tuple(columns)
-        initializer = keras.initializers.RandomNormal(stddev=spread, seed=seed)
-        self.embedding = self.add_weight(name="embedding", shape=(classes + sum(columns), width), initializer=initializer)
-        self.null = self.add_weight(name="null", shape=(width,), initializer=initializer)
+        self.width, self.spread, self.seed = width, spread, seed
+
+        def normal(seed: int):
+            return keras.initializers.RandomNormal(stddev=spread, seed=seed)
+
+        self.embedding = self.add_weight(name="embedding", shape=(classes + sum(columns), width), initializer=normal(seed))
+        # With the same seed the null would be the first class's vector.
+        self.null = self.add_weight(name="null", shape=(width,), initializer=normal(zlib.crc32(f"{seed}/null".encode())))
         self.built = True
+
+    def fresh(self, name: str, rows: int) -> np.ndarray:
+        """`(rows, width)` vectors to start from which depend on the seed and a name, not on a place: at a given place another condition
+        of the same seed has the same ones."""
+        rng = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
+        return rng.normal(0.0, self.spread, (rows, self.width)).astype("float32")
 
     def call(self, label, hidden=None):
         """`(batch, width)`; `hidden` `(batch,)` tells whose label is not shown."""

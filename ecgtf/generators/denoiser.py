@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
@@ -12,6 +13,7 @@ from keras import ops
 
 from ecgtf.conditions import columns
 from ecgtf.generators.base import Generator
+from ecgtf.generators.checks import check_share, check_whole
 from ecgtf.generators.condition import CONDITION_DROP, Condition, guide
 from ecgtf.generators.diffwave import DiffWave
 from ecgtf.generators.time_diffusion import UNet
@@ -68,6 +70,8 @@ class Denoiser(Generator):
             raise ValueError(f"expected a share of records with a prefix from 0 to 1, received {prefix}")
         if network not in NETWORKS:
             raise ValueError(f"unknown network {network!r}; expected one of {', '.join(NETWORKS)}")
+        check_whole(patch=patch, noise_levels=noise_levels)
+        check_share(label_drop=label_drop)
         self.classes, self.task = tuple(classes), task
         self.network_name = network
         self.network_options = {  # as they come back from a file
@@ -75,6 +79,7 @@ class Denoiser(Generator):
         }
         self.patch, self.noise_levels, self.label_drop, self.prefix = patch, noise_levels, label_drop, prefix
         channels = (len(self.modelled_leads) + (prefix > 0)) * patch  # what is known is told in a channel of its own
+        _check_known(network, self.network_options)
         self.network = NETWORKS[network](channels, steps=noise_levels, name="network", **self.network_options)
         self.network.build()
         self.network.gradient_checkpointing = gradient_checkpointing
@@ -209,3 +214,14 @@ class Denoiser(Generator):
             "conditions": list(self.conditions),
             "prefix": self.prefix,
         }
+
+
+def _check_known(network: str, options: Mapping[str, Any]) -> None:
+    """Refuses options that the network does not take; the number of steps is that of the noise levels."""
+    parameters = inspect.signature(NETWORKS[network].__init__).parameters.values()
+    known = [
+        parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "steps"
+    ]
+    for name in options:
+        if name not in known:
+            raise ValueError(f"{network} has no network option {name!r}; expected one of {', '.join(known)}")

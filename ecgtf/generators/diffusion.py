@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from ecgtf.generators import samplers
+from ecgtf.generators.checks import check_positive
 from ecgtf.generators.denoiser import Denoiser
 from ecgtf.generators.schedules import SCHEDULES, aligned_steps, spaced_steps
 
@@ -74,8 +75,14 @@ class Diffusion(Denoiser):
         self.schedule_name, self.schedule_options = schedule, dict(schedule_options or {})
         if None not in (min_snr, v_limit):
             raise ValueError("give min_snr or v_limit, not both")
+        check_positive(min_snr=min_snr, v_limit=v_limit)
         self.prediction, self.loss_name, self.min_snr, self.v_limit = prediction, loss, min_snr, v_limit
-        self.schedule = SCHEDULES[schedule](self.noise_levels, **self.schedule_options)
+        try:
+            self.schedule = SCHEDULES[schedule](self.noise_levels, **self.schedule_options)
+        except TypeError as error:
+            raise ValueError(
+                f"expected options of the schedule {schedule}, received {self.schedule_options}: {error}"
+            ) from error
         if prediction == "eps" and self.schedule.alpha_bar[-1] == 0:
             raise ValueError("with no signal left at the last step the noise tells nothing of it: predict x0 or v")
 

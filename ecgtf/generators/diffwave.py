@@ -8,6 +8,7 @@ import math
 import keras
 from keras import layers, ops
 
+from ecgtf.generators.checks import check_positive, check_whole
 from ecgtf.generators.fused import convolution
 from ecgtf.generators.step_embedding import StepEmbedding
 from ecgtf.generators.transformer import ToldBlock
@@ -48,6 +49,10 @@ class DiffWave(layers.Layer):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)  # steps would lose their last digits in half precision
+        check_whole(4, width=width)
+        check_whole(depth=depth, cycle=cycle)
+        check_whole(0, condition_width=condition_width, blocks=blocks)
+        check_positive(last_frequency=last_frequency)
         if not 0 <= blocks < depth:  # what follows the last residual block does not reach the output
             raise ValueError(f"expected fewer transformer blocks than residual ones, {depth}, received blocks={blocks}")
         self.channels, self.width, self.depth, self.cycle = channels, width, depth, cycle

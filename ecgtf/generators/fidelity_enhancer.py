@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from ecgtf.generators.base import Generator
+from ecgtf.generators.checks import check_weight, check_wholes
 from ecgtf.generators.time_diffusion import UNet
 from ecgtf.generators.token_prior import TokenPrior
 
@@ -40,8 +41,8 @@ class FidelityEnhancer(Generator):
     ):
         shared = {"leads", "samples", "sampling_rate", "scale", "model_leads"}
         super().__init__(**({name: getattr(prior, name) for name in shared} | kwargs))
-        if not temperature >= 0:
-            raise ValueError(f"expected a temperature of 0 or more, received {temperature}")
+        check_weight(temperature=temperature)
+        check_wholes(multipliers=multipliers)
         self.prior = prior
         self.prior.trainable = False
         self.classes, self.conditions, self.task = prior.classes, prior.conditions, prior.task

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras import ops
 
 from ecgtf.generators import samplers
+from ecgtf.generators.checks import check_positive
 from ecgtf.generators.denoiser import Denoiser
 
 SAMPLERS = ("euler", "heun")
@@ -39,6 +40,7 @@ class FlowMatching(Denoiser):
             raise ValueError("v_limit is for prediction x0")
         if times not in ("logit_normal", "uniform"):
             raise ValueError(f"unknown times {times!r}; expected logit_normal or uniform")
+        check_positive(v_limit=v_limit)
         self.times, self.prediction, self.v_limit = times, prediction, v_limit
 
     def losses(self, values, noise, place, condition, known=None):

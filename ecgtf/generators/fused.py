@@ -10,6 +10,9 @@ from functools import lru_cache
 import keras
 from keras import ops
 
+LEAST_LENGTH = 1e-4
+"""A time point that is shorter counts as one of this length, of which float16 can hold the inverse."""
+
 MINIMAL_FILTERING_FROM = 128
 """Channels from which four products for two samples, in place of six, win more on a CPU than the sums around them cost."""
 
@@ -147,9 +150,9 @@ def _sooner(x):
 
 
 def inverse_length(x):
-    """`(batch, time, 1)`: one over the length of each time point over its channels, summed up in float32; large where that is 0."""
-    length = ops.sqrt(ops.sum(ops.square(ops.cast(x, "float32")), axis=-1, keepdims=True))
-    return ops.cast(1.0 / ops.maximum(length, 1e-12), x.dtype)
+    """`(batch, time, 1)`: one over the length of each time point over its channels, summed up in float32; at most 1 / `LEAST_LENGTH`."""
+    power = ops.sum(ops.square(ops.cast(x, "float32")), axis=-1, keepdims=True)
+    return ops.cast(1.0 / ops.sqrt(ops.maximum(power, LEAST_LENGTH**2)), x.dtype)  # a root of 0 has no gradient
 
 
 def _convolved(x, kernel, bias, dilation: int):

@@ -1,5 +1,5 @@
 """Sizes and lengths of generators and their trainings, by name: `tiny` for the demo, `small` for 2 cores, `base` for one GPU, `paper`
-as published."""
+with the published networks, but for the token prior."""
 
 from __future__ import annotations
 
@@ -46,18 +46,20 @@ class Preset:
         """The preset with other numbers of steps for its first stages, another peak learning rate for all, another batch size.
 
         Raises:
-            ValueError: if the steps do not fit the stages.
+            ValueError: if the steps do not fit the stages, or a batch has no records.
         """
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"expected a batch_size of at least 1 record, received {batch_size}")
         names = [stage.name for stage in self.stages]
         given = list(steps or ()) + [stage.steps for stage in self.stages[len(steps or ()) :]]
         least = [0 if name == "enhancer" else 1 for name in names]
         if len(given) != len(names) or any(number < few for number, few in zip(given, least, strict=True)):
             raise ValueError(f"expected training steps, 1 or more, for {' and '.join(names)}, received {tuple(steps)}")
         stages = [
-            replace(stage, steps=number, learning_rate=learning_rate or stage.learning_rate)
+            replace(stage, steps=number, learning_rate=stage.learning_rate if learning_rate is None else learning_rate)
             for stage, number in zip(self.stages, given, strict=True)
         ]
-        return replace(self, stages=tuple(stages), batch_size=batch_size or self.batch_size)
+        return replace(self, stages=tuple(stages), batch_size=self.batch_size if batch_size is None else batch_size)
 
     def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> Preset:
         """The preset with other arguments for the models of its stages.

@@ -132,7 +132,9 @@ def aligned_steps(schedule: Schedule, alpha_bar: np.ndarray) -> np.ndarray:
 
 
 def spaced_steps(steps: int, evaluations: int) -> np.ndarray:
-    """`(evaluations,)` training steps for a sampler, from the last downwards at equal distances; step 0 is left out unless all are used.
+    """`(evaluations,)` training steps for a sampler, from the last downwards at equal distances.
+
+    Up to two thirds of the steps leave step 0 out; of more the last one rounds to it.
 
     Raises:
         ValueError: if there are more evaluations than steps, or none.

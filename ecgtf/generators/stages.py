@@ -75,11 +75,17 @@ class Stages:
             return FidelityEnhancer(bare(before), **told)
         return OBJECTIVES[self.preset.objective](**self.signal, **self.label, **told)
 
-    def check(self, strategy: tf.distribute.Strategy, accumulate: int = 1) -> None:
+    def check(self, strategy: tf.distribute.Strategy, accumulate: int = 1, records: int | None = None) -> None:
         """Makes and drops every model, so that what is not possible is refused before a file is touched.
 
+        Args:
+            strategy: Of the training.
+            accumulate: Parts of a batch.
+            records: As many start the codebooks of a tokenizer that has no start; None starts none.
+
         Raises:
-            ValueError: if an option is not possible, `accumulate` does not fit the strategy, or the start does not fit the stages.
+            ValueError: if an option is not possible, `accumulate` does not fit the strategy, the start does not fit the stages, or the
+                records are too few.
         """
         before = None
         with strategy.scope():
@@ -87,6 +93,8 @@ class Stages:
                 if stage.steps:
                     before = self.build(stage, before)
                     before.compile(accumulate=accumulate)
+                    if isinstance(before, TimeVQVAE) and records is not None and self.start is None:
+                        before.check_start(records)
         before.check_sampling(self.preset.sampling)
 
 

@@ -11,18 +11,20 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from ecgtf.generators.checks import check_whole, check_wholes
 from ecgtf.generators.fused import convolution, inverse_length, norm_silu, upsampled_convolution
 from ecgtf.generators.step_embedding import StepEmbedding
 from ecgtf.generators.transformer import ToldBlock
 
 HEADS, HEAD_SIZE = 4, 32
+ENTER_TAPS = 7
 
 
 @keras.saving.register_keras_serializable("ecgtf")
 class UNet(layers.Layer):
     """Noisy signals `(batch, time, channels)`, steps `(batch,)` and condition vectors `(batch, condition_width)` to the same shape.
 
-    A signal of a length that the halvings do not divide is continued by zeros, and what comes out is cut.
+    A signal of a length that the halvings do not divide is continued, and what comes out is cut.
 
     Args:
         channels: Of the signals.
@@ -46,6 +48,11 @@ class UNet(layers.Layer):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)  # steps would lose their last digits in half precision
+        check_whole(4, width=width)
+        if width % 2:
+            raise ValueError(f"expected an even width, of which half are sines of the step, received {width}")
+        check_wholes(multipliers=multipliers)
+        check_whole(0, blocks=blocks)
         self.channels, self.width, self.multipliers = channels, width, tuple(multipliers)
         self.steps, self.conditional, self.blocks = steps, conditional, blocks
         self.condition_width = 4 * width if conditional else 0
@@ -58,7 +65,7 @@ class UNet(layers.Layer):
         widths = [self.width, *(self.width * multiplier for multiplier in self.multipliers)]
         pairs = list(pairwise(widths))
         state, last = 4 * self.width, len(pairs) - 1
-        self.enter = _convolution(7, self.channels, self.width, **policy)
+        self.enter = _convolution(ENTER_TAPS, self.channels, self.width, **policy)
         self.embedding = StepEmbedding(self.steps, self.width, 1e-4)
         gelu = lambda x: ops.gelu(x, approximate=False)  # noqa: E731
         self.state = [layers.Dense(state, activation=gelu, **policy), layers.Dense(state, **policy)]
@@ -92,7 +99,7 @@ class UNet(layers.Layer):
         """The network's output, float32."""
         time = x.shape[1]
         extra = -time % self.multiple
-        x = self.enter(ops.pad(ops.cast(x, self.compute_dtype), [[0, 0], [0, extra], [0, 0]]))
+        x = self.enter(_continued(ops.cast(x, self.compute_dtype), extra))
         state = self.state[1](self.state[0](self.embedding(step)))
         if self.conditional:
             state = state + ops.cast(condition, state.dtype)
@@ -220,6 +227,14 @@ def _linear_attention(q, k, v):
     same_head = np.kron(np.eye(HEADS), np.full((HEAD_SIZE, HEAD_SIZE), HEAD_SIZE**-0.5))
     context = ops.matmul(across, v) * (ops.cast(same_head, k.dtype) / total)
     return ops.matmul(q, context)
+
+
+def _continued(x, extra: int):
+    """The signal with `extra` samples more: zeros, or what it ends with where so many zeros follow that whole time points would be zero
+    behind the first convolution, which sees three samples beyond: the gradients of their norms have no bounds."""
+    if extra > ENTER_TAPS // 2:
+        return ops.concatenate([x, ops.repeat(x[:, -1:], extra, axis=1)], axis=1)
+    return ops.pad(x, [[0, 0], [0, extra], [0, 0]])
 
 
 def _convolution(taps: int, width_in: int, width: int, **options) -> layers.Conv1D:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from ecgtf.generators.base import Generator
+from ecgtf.generators.checks import check_share, check_weight, check_whole, check_wholes
 from ecgtf.generators.spectrogram_coder import SpectrogramDecoder, SpectrogramEncoder, published_downsampling
 from ecgtf.generators.stft import istft, split_bands, stft
 from ecgtf.generators.vector_quantizer import VectorQuantizer
@@ -68,7 +69,13 @@ class TimeVQVAE(Generator):
         **kwargs,
     ):
         super().__init__(leads, samples, sampling_rate, scale, **kwargs)
-        if n_fft < 4 or n_fft % 2:
+        check_whole(4, n_fft=n_fft, width=width)
+        check_whole(code_dim=code_dim)
+        check_whole(0, depth=depth)
+        check_wholes(2, codes=codes, **({} if downsampling is None else {"downsampling": downsampling}))
+        check_share(decay=decay)
+        check_weight(commitment=commitment, lead_loss=lead_loss, reset_below=reset_below)
+        if n_fft % 2:
             raise ValueError(f"expected an even n_fft of at least 4, received {n_fft}")
         if coder not in CODERS:
             raise ValueError(f"coder must be one of {', '.join(CODERS)}, received {coder!r}")
@@ -216,6 +223,23 @@ class TimeVQVAE(Generator):
         power = ops.var(signal / scale, axis=1)
         return ops.mean(ops.sqrt((error + 1e-3) / (power + 0.02)))
 
+    def check_start(self, records: int) -> None:
+        """Refuses codebooks that k-means on this many records could not start, before anything is made.
+
+        Raises:
+            ValueError: if they give fewer vectors than there are codes.
+        """
+        vectors = [records * tokens for tokens in self.tokens]
+        if any(number < codes for number, codes in zip(vectors, self.codes, strict=True)):
+            fewer = [
+                min(codes, 2 ** (max(1, number).bit_length() - 1)) for number, codes in zip(vectors, self.codes, strict=True)
+            ]
+            raise ValueError(
+                f"expected as many low and high tokens to start the codebooks from as there are codes, {_told(self.codes)}, "
+                f"received {_told(vectors)} of {records} training records: take more records, or fewer codes by "
+                f"--set tokenizer.codes=[{','.join(map(str, fewer))}]"
+            )
+
     def start_codebooks(self, signals: np.ndarray) -> None:
         """Starts both codebooks with k-means on the vectors of `(n, time, leads)` millivolts, as they are in training."""
         rows = ([], [])
@@ -296,6 +320,10 @@ def resize_tokens(codes, length: int):
 def _resize(signal, length: int):
     """Linear resize of `(batch, time, channels)` along time; samples are the middles of equal parts of the same duration."""
     return ops.image.resize(signal[:, :, None], (length, 1), interpolation="bilinear", data_format="channels_last")[:, :, 0]
+
+
+def _told(numbers: Sequence[int]) -> str:
+    return " and ".join(map(str, numbers))
 
 
 def _seeds(seed, kinds: Sequence[int]) -> list:

@@ -17,6 +17,7 @@ from keras import layers, ops
 
 from ecgtf.conditions import columns
 from ecgtf.generators.base import Generator
+from ecgtf.generators.checks import check_share, check_whole, check_wholes
 from ecgtf.generators.condition import CONDITION_DROP, Condition, guide
 from ecgtf.generators.decoding import decode, decode_in_time, masked_share
 from ecgtf.generators.time_vqvae import BANDS, TimeVQVAE, resize_tokens
@@ -63,6 +64,10 @@ class TokenPrior(Generator):
         super().__init__(**({name: getattr(tokenizer, name) for name in shared} | kwargs))
         if mask_convention not in ("masked", "known"):
             raise ValueError(f"mask_convention must be 'masked' or 'known', received {mask_convention!r}")
+        check_whole(4, width=width)
+        check_whole(heads=heads)
+        check_wholes(2, depth=depth)
+        check_share(label_drop=label_drop, token_drop=token_drop)
         self.tokenizer = tokenizer
         self.tokenizer.trainable = False
         self.classes, self.task = tuple(classes), task

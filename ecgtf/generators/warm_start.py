@@ -13,7 +13,7 @@ from ecgtf.generators.condition import Condition
 
 
 def start_from(model: Generator, start: Generator) -> None:
-    """Gives a model the weights of `start`; vectors of classes and conditions that it does not know stay as they are.
+    """Gives a model the weights of `start`; vectors of classes and conditions that it does not know are drawn afresh.
 
     The frozen model of the stage before, which a prior or an enhancer holds, stays too: it has had its own start.
 
@@ -43,12 +43,17 @@ def _own_weights(model: Generator) -> list:
 
 
 def _embedding(model: Generator, start: Generator) -> np.ndarray:
-    """The vectors of classes and conditions: those of `start` where it has the same one, else the model's own fresh ones."""
+    """The vectors of classes and conditions: those of `start` where it has the same one, else fresh ones.
+
+    The model's own first vectors would not do: where both have the same seed, they are those that other classes of `start` began with.
+    """
     vectors = np.array(ops.convert_to_numpy(model.condition.embedding))
     theirs, known = ops.convert_to_numpy(start.condition.embedding), _rows(start)
     for name, rows in _rows(model).items():
         if name in known:
             vectors[rows] = theirs[known[name]]
+        else:
+            vectors[rows] = model.condition.fresh("/".join(name), rows.stop - rows.start)
     return vectors
 
 
