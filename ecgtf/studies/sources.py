@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ecgtf.atomic import remove_folder
 from ecgtf.classifiers import MIXINGS
 from ecgtf.classifiers.classifier import train_classifier
 from ecgtf.classifiers.examples import dealt, share
 from ecgtf.classifiers.networks import load_classifier, predict
 from ecgtf.dataset import finish_dataset, load_arrays, read_labels, read_manifest, read_records, write_split
-from ecgtf.run_folder import Run
+from ecgtf.run_folder import Run, is_finished
 from ecgtf.studies.cells import Cell
 from ecgtf.studies.config import StudyConfig
 from ecgtf.studies.folds import Folds, make_folds, write_fold
@@ -55,12 +56,14 @@ class Workshop:
             return write_fold(self.folds, collection, fold, fraction, self.folder / "folds" / name)
 
     def generator(self, name: str, collection: str, fold: int, seen: float) -> Path:
-        """The run of a generator trained on a share of a fold's training records."""
+        """The run of a generator trained on a share of a fold's training records; one that is finished is taken as it is."""
         data, plan = self.fold(collection, fold, seen), self.config.generators[name]
         out = self.folder / "generators" / set_name(name, collection, fold, seen)
         if out.name in self._failed:
             raise self._failed[out.name]
         with self.alone(out.name):
+            if is_finished(out):
+                return out
             try:
                 run = train_generator(
                     plan.kind,
@@ -116,7 +119,7 @@ class Workshop:
         out = self.folder / "kept" / f"{synthetic.name}-by-{judge.name}"
         with self.alone(f"kept-{judge.name}"):
             if not (out / "dataset.json").is_file() or read_manifest(out).provenance["of"] != read_manifest(synthetic).checksum:
-                shutil.rmtree(out, ignore_errors=True)
+                remove_folder(out)
                 run = train_classifier(
                     classifier,
                     real,
