@@ -10,7 +10,16 @@ import numpy as np
 
 from ecgtf.atomic import replacing, write_json
 from ecgtf.augment import Augmentation
-from ecgtf.classifiers.examples import Examples, check_fit, counts, lineage, mix, names_of, read_examples, read_splits
+from ecgtf.classifiers.examples import (
+    Examples,
+    check_fit,
+    counts,
+    lineage,
+    mix,
+    names_of,
+    read_examples,
+    read_splits,
+)
 from ecgtf.classifiers.fitting import AUGMENTATION, check_training, fit_classifier
 from ecgtf.classifiers.metrics import classification_metrics
 from ecgtf.classifiers.networks import check_kind, new_classifier, predict, training_preset
@@ -57,8 +66,8 @@ def train_classifier(
     """Trains a classifier, keeps the weights with the best validation macro-AUROC, and writes the test metrics.
 
     The run folder ends with `model.keras`, `metrics.json` (see `classification_metrics`), `predictions.npz` (ids, labels and
-    probabilities of the test records) and `trained_on.txt`. Where the data has no validation split, a tenth of the training
-    split is held out for it.
+    probabilities of the test records), `trained_on.txt` and `chosen_by.txt` (the validation records). Where the data has no
+    validation split, a tenth of the training split is held out for it.
 
     Args:
         kind: Network, a key of `BUILDERS`.
@@ -153,6 +162,7 @@ def train_classifier(
     if run.finished:
         return run
     run.write_trained_on(trained_on)
+    run.write_chosen_by({hash_id(name) for name in validation.ids})
     run.config["training_records"] = {"given": counts(real.labels, task)}
     if synthetic is not None:
         run.config["training_records"]["synthetic"] = counts(added.labels, task)
