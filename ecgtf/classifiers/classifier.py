@@ -13,6 +13,7 @@ from ecgtf.augment import Augmentation
 from ecgtf.classifiers.examples import (
     Examples,
     check_fit,
+    check_untested,
     counts,
     lineage,
     mix,
@@ -146,6 +147,7 @@ def train_classifier(
     train, trained_on = real, lineage(data)
     if synthetic is not None:
         check_fit(data, synthetic)
+        check_untested(synthetic, data if test_data is None else test_data, ["train"])
         added = mix(real, read_examples(synthetic, "train", task), synthetic_ratio, task.multi_label, seed, mixing)
         train, trained_on = real.plus(added), trained_on | lineage(synthetic)
     trained_on |= {hash_id(name) for name in train.ids}

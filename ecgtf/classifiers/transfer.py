@@ -13,6 +13,7 @@ from ecgtf.classifiers.classifier import signature, write_metrics
 from ecgtf.classifiers.examples import (
     Examples,
     check_fit,
+    check_untested,
     counts,
     hold_out,
     lineage,
@@ -175,6 +176,7 @@ def finetune(
     for others in (synthetic, rehearse):
         if others is not None:
             check_fit(data, others)
+            check_untested(others, data if test_data is None else test_data)
             seen |= lineage(others) | real_ids(others, "train", task)
             chosen_by |= real_ids(others, "validation", task)
     train, validation, test = read_splits(data, test_data, task, seed)
