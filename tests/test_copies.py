@@ -151,7 +151,7 @@ def test_a_copy_of_a_tested_ecg_is_not_learnt_beside_the_real_records(two_sets, 
             LeakError, match=r"^2 of the ECGs to learn beside the real ones are tested on, .* b/b08\): leave them out"
         ):
             learn(synthetic=b)
-    with pytest.raises(LeakError, match="^2 of the ECGs"):
+    with pytest.raises(LeakError, match=r"^2 of the ECGs"):
         finetune(a, rehearse=b, **options)
     with pytest.raises(LeakError, match=r"^1 of the ECGs .* a/a10\)"):
         finetune(b, synthetic=a, **options)

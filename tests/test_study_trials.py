@@ -48,9 +48,10 @@ def test_a_cell_that_is_killed_while_its_run_is_deleted_is_tested_by_the_next_st
         if path == "model.keras":
             raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", die_behind_the_model)
-        trials.run(REAL)
+        with pytest.raises(Killed):
+            trials.run(REAL)
     assert list(folder.iterdir())
     ((row, predictions),) = trials.run(REAL)
     assert row.n == len(predictions.ids) == 21
