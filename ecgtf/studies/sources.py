@@ -90,7 +90,7 @@ class Workshop:
         return out
 
     def synthetic(self, name: str, collection: str, fold: int, seen: float) -> Path:
-        """The set drawn from a generator: enough for every ratio that the study asks for."""
+        """The set drawn from a generator: enough for every ratio that the study asks for; a larger one later draws it anew."""
         plan, task = self.config.generators[name], self.config.the_task
         out = self.folder / "synthetic" / set_name(name, collection, fold, seen)
         labels = pool_labels(read_labels(self.fold(collection, fold, seen), "train", task), self.config)
@@ -225,11 +225,11 @@ def pool_labels(labels: np.ndarray, config: StudyConfig) -> np.ndarray:
 
 
 def _enough(folder: Path, labels: np.ndarray, task: Task) -> bool:
-    """Whether a set holds as many records of each class as are asked for; the tenth for validation may come out one less."""
+    """Whether a set holds as many records of each class as are asked for: one that was drawn for smaller ratios is drawn anew."""
     if not (folder / "dataset.json").is_file():
         return False
     there = sum(read_labels(folder, split, task).sum(axis=0) for split in ("train", "validation"))
-    return bool((there >= 0.9 * labels.sum(axis=0)).all())
+    return bool((there >= labels.sum(axis=0)).all())
 
 
 def leave_the_model(run: Run) -> None:
