@@ -304,6 +304,9 @@ def test_test_records_that_a_generator_saw_are_refused(tmp_path, real, make_data
         ({"preset": "huge"}, "unknown preset"),
         ({"balance": 2.0}, "balance between 0 and 1"),
         ({"class_weights": "auto"}, "'balanced' or None"),
+        ({"class_weights": "balanced", "balance": 1.0}, "'balanced' and balance 1 do the same: expected one of them"),
+        ({"mixing": "evenly"}, "unknown mixing 'evenly'; expected one of proportional, balancing"),
+        ({"synthetic_ratio": -1.0}, "expected a synthetic ratio of at least 0, received -1.0"),
         ({"steps": 5, "epochs": 1}, "not both"),
     ],
 )

@@ -13,6 +13,7 @@ from ecgtf.augment import Augmentation
 from ecgtf.classifiers.examples import (
     Examples,
     check_fit,
+    check_mixing,
     check_untested,
     counts,
     lineage,
@@ -108,6 +109,7 @@ def train_classifier(
     task = get_task(task)
     check_kind(kind, preset)
     check_limits(learning_rate, max_minutes)
+    check_mixing(synthetic_ratio, mixing)
     check_one_worker()
     settings = training_preset(kind, preset) | {
         name: value for name, value in (("batch_size", batch_size), ("learning_rate", learning_rate)) if value is not None

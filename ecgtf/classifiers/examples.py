@@ -145,7 +145,7 @@ def mix(
     Raises:
         ValueError: if the ratio is negative or there is no such mixing.
     """
-    _check_mixing(ratio, mixing)
+    check_mixing(ratio, mixing)
     rng = np.random.default_rng(seed)
     if multi_label:
         weights = draw_weights(synthetic.labels, float(mixing == "balancing"))
@@ -167,7 +167,7 @@ def dealt(sizes: np.ndarray, ratio: float, mixing: str) -> np.ndarray:
     Raises:
         ValueError: as `mix`.
     """
-    _check_mixing(ratio, mixing)
+    check_mixing(ratio, mixing)
     if mixing == "proportional":
         return np.array([round(ratio * float(size)) for size in sizes], dtype=int)
     filled = np.array(sizes, dtype=int)
@@ -176,7 +176,8 @@ def dealt(sizes: np.ndarray, ratio: float, mixing: str) -> np.ndarray:
     return filled - np.array(sizes, dtype=int)
 
 
-def _check_mixing(ratio: float, mixing: str) -> None:
+def check_mixing(ratio: float, mixing: str) -> None:
+    """Refuses a ratio of synthetic records, or a way to deal them to the classes, that is not possible."""
     if not 0 <= ratio < np.inf:
         raise ValueError(f"expected a synthetic ratio of at least 0, received {ratio}")
     if mixing not in MIXINGS:
