@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from conftest import write_toy_dataset
 
+from ecgtf.data_prep.prepare import prepare
+from ecgtf.ecg import INDEPENDENT_LEADS
 from ecgtf.studies.cells import Cell
 from ecgtf.studies.config import ReadySource, Recipe, StudyConfig
+from ecgtf.studies.runner import check_study
 from ecgtf.studies.sources import Workshop
 from ecgtf.studies.trials import Trials
 
@@ -71,3 +74,13 @@ def test_a_pre_training_that_is_finished_is_taken_as_it_is_wherever_the_work_lie
     ((_, second),) = later.run(cell)
     np.testing.assert_array_equal(first.probabilities, second.probabilities)
     assert (moved / "pretrained" / run.name / "model.keras").read_bytes() == model
+
+
+def test_an_augmentation_that_needs_other_leads_is_found_before_any_cell(trials, tmp_path):
+    prepare(None, None, tmp_path / "few", limit=14, leads=INDEPENDENT_LEADS)
+    recipes = {"plain": QUICK, "turned": replace(QUICK, augment="axis=10")}
+    config = replace(trials.config, collections={"A": (str(tmp_path / "few"),)}, recipes=recipes, folds=0)
+    check_study("transfer", config, tmp_path / "out", [REAL])
+    with pytest.raises(ValueError, match=r"recipes.turned: axis needs the leads I, II, III, .*, received I, II, V1"):
+        check_study("transfer", config, tmp_path / "out", [REAL, replace(REAL, recipe="turned")])
+    assert not (tmp_path / "work").exists()
