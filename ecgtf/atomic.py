@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,20 @@ def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Deletes a folder, if it is there; whoever is killed meanwhile leaves nothing under its name that counts as the whole folder.
+
+    It gets a hidden name first. What is left under such a name is deleted by the next call for the same folder; no two processes
+    may delete it at once.
+    """
+    ours = re.compile(rf"\.{re.escape(folder.name)}\.\d+\.deleted\.tmp")
+    for left in folder.parent.iterdir() if folder.parent.is_dir() else ():
+        if ours.fullmatch(left.name):
+            shutil.rmtree(left)
+    if folder.exists():
+        shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.{os.getpid()}.deleted.tmp")))
 
 
 def is_empty(folder: Path) -> bool:

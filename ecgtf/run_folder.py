@@ -1,7 +1,8 @@
 """The run folder of a training: what was asked for and what came of it.
 
 A run folder holds `config.json` (what was asked, with versions and seed), `log.csv`, `tensorboard/`, `checkpoints/<stage>/`, the
-final `.keras` files, and `trained_on.txt` (hashed ids of the training records).
+final `.keras` files, `trained_on.txt` (hashed ids of the training records) and, of a classifier, `chosen_by.txt` (of the validation
+records).
 """
 
 from __future__ import annotations
@@ -171,9 +172,37 @@ class Run:
             write_atomically(self.folder / "trained_on.txt", "".join(f"{value}\n" for value in sorted(hashed_ids)))
 
     def trained_on(self) -> list[str]:
-        """The hashed ids of the training records."""
+        """The hashed ids of the training records.
+
+        Raises:
+            ValueError: if they are missing: the run would count as trained on nothing.
+        """
         path = self.folder / "trained_on.txt"
-        return path.read_text().split() if path.exists() else []
+        if not path.is_file():
+            raise ValueError(
+                f"{self.folder} holds no {path.name}, the ids of the records that it was trained on and cannot be tested on: "
+                "put the file back, or train again with --overwrite"
+            )
+        return path.read_text().split()
+
+    def write_chosen_by(self, hashed_ids: Iterable[str]) -> None:
+        """Keeps the hashed ids of the validation records, by which the weights were chosen, one a line."""
+        if self.writes:
+            write_atomically(self.folder / "chosen_by.txt", "".join(f"{value}\n" for value in sorted(hashed_ids)))
+
+    def chosen_by(self) -> list[str]:
+        """The hashed ids of the validation records; none where the run does not know them (a generator's)."""
+        path = self.folder / "chosen_by.txt"
+        return path.read_text().split() if path.is_file() else []
+
+
+def is_finished(folder: str | Path) -> bool:
+    """Whether a folder holds a run that came to its end, whatever was asked for.
+
+    Raises:
+        ValueError: as `Run.load`, if its `config.json` is damaged.
+    """
+    return (Path(folder) / "config.json").is_file() and Run.load(folder).finished
 
 
 def check_apart(start: str | Path | None, out: str | Path) -> None:

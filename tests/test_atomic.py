@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from ecgtf.atomic import is_empty, replacing, write_atomically, write_json
+from ecgtf.atomic import is_empty, remove_folder, replacing, write_atomically, write_json
 
 
 def test_text_bytes_and_json_are_written(tmp_path):
@@ -45,3 +45,37 @@ def test_a_folder_with_nothing_but_what_a_killed_process_left_counts_as_empty(tm
         assert is_empty(tmp_path)
     (tmp_path / "config.json").touch()
     assert not is_empty(tmp_path)
+
+
+class Killed(BaseException):
+    """What nobody catches."""
+
+
+def test_a_folder_whose_deletion_stops_half_way_is_gone_and_its_rest_is_deleted_next_time(tmp_path, monkeypatch):
+    folder, unlink = tmp_path / "run", os.unlink
+
+    def filled():
+        folder.mkdir()
+        for name in "abc":
+            (folder / name).touch()
+
+    def die_behind_the_first(path, **options):
+        unlink(path, **options)
+        raise Killed
+
+    filled()
+    (tmp_path / "run.2").mkdir()
+    remove_folder(tmp_path / "run.2")
+    assert list(tmp_path.iterdir()) == [folder]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", die_behind_the_first)
+        with pytest.raises(Killed):
+            remove_folder(folder)
+    assert not folder.exists()
+    assert is_empty(tmp_path)
+    assert list(tmp_path.iterdir())
+    filled()
+    remove_folder(folder)
+    assert list(tmp_path.iterdir()) == []
+    remove_folder(folder)  # that is not there
+    remove_folder(tmp_path / "none" / "such")

@@ -1,6 +1,7 @@
 import csv
 import gc
 import json
+import shutil
 import subprocess
 import sys
 import weakref
@@ -303,6 +304,9 @@ def test_test_records_that_a_generator_saw_are_refused(tmp_path, real, make_data
         ({"preset": "huge"}, "unknown preset"),
         ({"balance": 2.0}, "balance between 0 and 1"),
         ({"class_weights": "auto"}, "'balanced' or None"),
+        ({"class_weights": "balanced", "balance": 1.0}, "'balanced' and balance 1 do the same: expected one of them"),
+        ({"mixing": "evenly"}, "unknown mixing 'evenly'; expected one of proportional, balancing"),
+        ({"synthetic_ratio": -1.0}, "expected a synthetic ratio of at least 0, received -1.0"),
         ({"steps": 5, "epochs": 1}, "not both"),
     ],
 )
@@ -389,6 +393,33 @@ def test_records_that_weights_are_chosen_by_are_not_tested_on(tmp_path, real, ma
     edit_manifest(others, splits=splits | {"validation": splits["test"], "test": splits["validation"]})
     with pytest.raises(LeakError, match="28 of 28 test records were used in training"):
         finetune(real, tmp_path / "x", synthetic=others, **options, **QUICK)
+
+
+def test_records_that_an_earlier_run_was_chosen_by_are_not_tested_on(tmp_path, real, make_dataset):
+    others = make_dataset("others", {"train": 1, "test": 4})
+    splits = json.loads((others / "dataset.json").read_text())["splits"]
+    edit_manifest(others, splits=splits | {"validation": splits["test"], "test": splits["validation"]})
+    options = QUICK | {"steps": 1}
+    first = train_classifier("resnet1d", others, tmp_path / "a", **options)
+    assert set(first.chosen_by()) == set(map(hash_id, load_arrays(real, "test").ids))
+    third = make_dataset("third", {"train": 2, "validation": 1})
+    second = finetune(third, tmp_path / "b", from_run=first.folder, mode="full", **options)
+    assert set(second.chosen_by()) == {*first.chosen_by(), *map(hash_id, load_arrays(third, "validation").ids)}
+    for start in (first, second):
+        with pytest.raises(LeakError, match="28 of 28 test records were used in training"):
+            finetune(real, tmp_path / "x", from_run=start.folder, **options)
+    (second.folder / "chosen_by.txt").unlink()
+    assert second.chosen_by() == []
+
+
+def test_a_run_that_does_not_tell_what_it_was_trained_on_is_no_start(tmp_path, real, run):
+    copy = shutil.copytree(run.folder, tmp_path / "copy")
+    (copy / "trained_on.txt").unlink()
+    with pytest.raises(
+        ValueError, match=r"copy holds no trained_on.txt, .*: put the file back, or train again with --overwrite"
+    ):
+        finetune(real, tmp_path / "x", from_run=copy, **QUICK)
+    assert not (tmp_path / "x").exists()
 
 
 def test_starting_from_a_run_replaces_the_head_where_classes_differ(tmp_path, real, run):

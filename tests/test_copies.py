@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 
+from ecgtf.classifiers.classifier import train_classifier
 from ecgtf.classifiers.examples import read_splits
+from ecgtf.classifiers.transfer import finetune
 from ecgtf.cli.options import say_copies
 from ecgtf.copies import find_copies, left_out
 from ecgtf.data_prep.prepare import prepare
-from ecgtf.dataset import load, load_arrays, read_labels
+from ecgtf.dataset import LeakError, load, load_arrays, read_labels
 from ecgtf.ecg import LEADS
 from ecgtf.generators.simulator import simulate_records
 from ecgtf.info import info
@@ -135,3 +137,23 @@ def test_commands_say_how_many_are_left_out(two_sets, capsys):
         say_copies(given, quiet)
         printed = capsys.readouterr().out
         assert told in printed if told else not printed
+
+
+def test_a_copy_of_a_tested_ecg_is_not_learnt_beside_the_real_records(two_sets, tmp_path):
+    """Copies stand in the test split of `a` and in the training split of `b`: 8 and 11; vice versa: 10 in a validation split."""
+    a, b = two_sets
+    options = {"out": tmp_path / "run", "preset": "tiny", "steps": 1, "allow_empty": True, "bootstrap": 0, "quiet": True}
+    for learn in (
+        lambda **sets: train_classifier("resnet1d", a, **sets, **options),
+        lambda **sets: finetune(a, **sets, **options),
+    ):
+        with pytest.raises(
+            LeakError, match=r"^2 of the ECGs to learn beside the real ones are tested on, .* b/b08\): leave them out"
+        ):
+            learn(synthetic=b)
+    with pytest.raises(LeakError, match=r"^2 of the ECGs"):
+        finetune(a, rehearse=b, **options)
+    with pytest.raises(LeakError, match=r"^1 of the ECGs .* a/a10\)"):
+        finetune(b, synthetic=a, **options)
+    assert not (tmp_path / "run").exists()
+    train_classifier("resnet1d", b, synthetic=a, **options)  # whose validation split is not learnt

@@ -8,7 +8,7 @@ import pytest
 from conftest import write_toy_dataset
 from study_results import made_config
 
-from ecgtf.studies.agreement import SETTINGS, asked_for, check_folders, keep_settings
+from ecgtf.studies.agreement import SETTINGS, asked_for, check_folders, keep_settings, settings_of
 from ecgtf.studies.config import GeneratorPlan, ReadySource, Recipe
 from ecgtf.studies.results import TABLE
 
@@ -101,3 +101,12 @@ def test_records_tasks_and_starts_that_were_made_anew_are_refused(start, tmp_pat
     table.write_text("code,class\n426783006,SR\n164889003,AFIB\n164890007,AFIB\n")
     with pytest.raises(ValueError, match=r"of another task: .*mine\.csv was changed"):
         start(config)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"study": "transfer"}', '{"study": "other", "settings": {}}', '"study"'])
+def test_a_file_of_settings_that_is_none_is_one_clear_line(tmp_path, content):
+    (tmp_path / SETTINGS).write_text(content)
+    with pytest.raises(
+        ValueError, match=r"study.json is damaged \(.*\): take it from another part of the study, or name another"
+    ):
+        settings_of(tmp_path)

@@ -3,11 +3,12 @@
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from ecgtf.studies.cells import Cell, augmentation_cells, part_of, transfer_cells
 from ecgtf.studies.config_file import read_config, shipped_configs
-from ecgtf.studies.results import Results, Row
+from ecgtf.studies.results import Predictions, Results, Row
 
 BASE = """
 task = "rhythm4"
@@ -150,6 +151,21 @@ def test_parts_share_the_cells_and_keep_a_fold_of_a_collection_together(tmp_path
         ('[[augmentation.grid]]\nrecipes = ["plain"]\nsources = ["+simulator"]', "unknown source '\\+simulator'"),
         ("[recipes.odd]\nbalance_sources = 2", "recipes.odd: expected a balance_sources between 0 and 1"),
         ('[[transfer.grid]]\nrecipes = ["plain"]\nseen = ["some"]', "unknown seen 'some'"),
+        (
+            '[[transfer.grid]]\nrecipes = ["plain"]\nratios = [0.5, 1]',
+            r"ratios changes nothing in \[\[transfer.grid\]\]: leave it out, it is of \[\[augmentation.grid\]\]",
+        ),
+        ('[[transfer.grid]]\nrecipes = ["plain"]\nmixings = ["balancing"]', "mixings changes nothing"),
+        ('[[augmentation.grid]]\nrecipes = ["plain"]\nfractions = [0.2]', "fractions changes nothing"),
+        ('[[augmentation.grid]]\nrecipes = ["plain"]\nseen = ["all", "same"]', "seen changes nothing"),
+        (
+            '[recipes.old]\nrehearsal = 0.5\n[[transfer.grid]]\nrecipes = ["plain", "old"]\nsources = ["none", "simulator>+vqvae"]',
+            r"rehearsal of the recipe 'old' changes nothing with the source 'simulator>\+vqvae', which is learnt together",
+        ),
+        (
+            '[recipes.slow]\nmode = "unfreeze"\n[[transfer.grid]]\nrecipes = ["slow"]\nsources = ["+simulator"]',
+            "mode of the recipe 'slow' changes nothing",
+        ),
         ('[[transfer.grid]]\nrecipe = ["plain"]', "unknown setting 'recipe' in transfer.grid"),
         ('[[augmentation.grid]]\nrecipes = ["plain"]\nclassifiers = ["svm"]', "unknown classifier 'svm'"),
         ('[[augmentation.grid]]\nrecipes = ["plain"]\nmixings = ["even"]', "unknown mixing 'even'"),
@@ -176,6 +192,8 @@ def test_parts_share_the_cells_and_keep_a_fold_of_a_collection_together(tmp_path
         ("[generators.g]\nkind = 'vqvae'\nsampler = 'ddpm'", "unknown sampler 'ddpm'; vqvae has none"),
         ("[generators.g]\nkind = 'diffwave'\nconditions = ['bmi']", "unknown condition 'bmi'"),
         ("[generators.g]\nkind = 'diffwave'\nsampler_steps = [0]", "at least 1 sampler step"),
+        ("[generators.g]\nkind = 'diffwave'\nsampler_steps = []", r"at least 1 sampler step, received \(\)"),
+        ("[sources.s]\ndata = []", "sources.s: expected at least one data set, as in data = .*, received none"),
         ("[generators.g]", "generators.g: .*'kind'"),
         (
             "[[transfer.grid]]\nrecipes = 'plain'",
@@ -203,6 +221,7 @@ def test_settings_that_are_not_possible_are_one_clear_line(tmp_path, text, said)
     [
         ("folds = 2", 'folds = "5"', 'expected a whole number for the file.folds, received "5"'),
         ("folds = 2", "folds = 2.5", "expected a whole number for the file.folds, received 2.5"),
+        ('A = ["data/a"]', "A = []", r"at least one data set for the collection A, as in A = \['data/ptbxl'\], received none"),
         ('A = ["data/a"]', 'A = "data/a"', "expected a list with a text each for collections.A"),
         ('[collections]\nA = ["data/a"]\nB = ["data/b"]', 'collections = ["data/a"]', "expected a table for collections"),
     ],
@@ -242,3 +261,23 @@ def test_a_table_is_read_as_it_was_written_and_half_a_line_is_none(tmp_path):
     results.path.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="is no table"):
         results.rows()
+
+
+def test_damaged_predictions_are_one_clear_line(tmp_path):
+    results, cell = Results(tmp_path), Cell("A", 1, "resnet1d", "plain")
+    rng = np.random.default_rng(0)
+    results.save_predictions(cell, "A", Predictions(np.arange(99), rng.integers(0, 2, (99, 4)), rng.random((99, 4))))
+    (path,) = (tmp_path / "predictions").iterdir()
+    whole = path.read_bytes()
+    assert len(results.predictions(cell, "A").ids) == 99
+    for content in (
+        b"",
+        whole[: len(whole) // 2],
+        whole[:90] + bytes(60) + whole[150:],
+        whole[:-300] + bytes(60) + whole[-240:],
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"is missing or damaged .*; delete its cell's lines from results.csv") as error:
+            results.predictions(cell, "A")
+        assert str(path) in str(error.value)
+        assert "\n" not in str(error.value)

@@ -7,8 +7,9 @@ from study_results import one_collection
 from ecgtf.classifiers.examples import Examples, dealt, mix
 from ecgtf.studies.cells import Cell
 from ecgtf.studies.config import Grid, Recipe
-from ecgtf.studies.sources import best_share, pool_labels
+from ecgtf.studies.sources import _enough, best_share, pool_labels
 from ecgtf.studies.trials import pretraining_name
+from ecgtf.tasks import get_task
 
 SIZES = (201, 17, 40, 3)
 REAL = np.repeat(np.eye(4, dtype=np.float32), SIZES, axis=0)
@@ -49,6 +50,14 @@ def test_a_pool_of_labels_that_go_together_is_of_the_training_records():
     )
     rare = [mix(real, made, 1.0, True, 0, mixing).labels.mean(axis=0)[4] for mixing in ("proportional", "balancing")]
     assert rare[1] > rare[0]  # there are more than are taken, so that rare ones can come first
+
+
+def test_a_pool_that_lacks_one_record_is_not_enough(make_dataset):
+    pool, task = make_dataset("pool", {"train": 18, "validation": 2}), get_task("rhythm7")
+    labels = np.repeat(np.eye(7), 20, axis=0)
+    assert _enough(pool, labels, task)
+    assert not _enough(pool, np.concatenate([labels, labels[-1:]]), task)
+    assert not _enough(pool.parent / "none", labels, task)
 
 
 def test_the_best_share_is_of_each_label_by_itself():

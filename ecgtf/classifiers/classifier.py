@@ -10,7 +10,18 @@ import numpy as np
 
 from ecgtf.atomic import replacing, write_json
 from ecgtf.augment import Augmentation
-from ecgtf.classifiers.examples import Examples, check_fit, counts, lineage, mix, names_of, read_examples, read_splits
+from ecgtf.classifiers.examples import (
+    Examples,
+    check_fit,
+    check_mixing,
+    check_untested,
+    counts,
+    lineage,
+    mix,
+    names_of,
+    read_examples,
+    read_splits,
+)
 from ecgtf.classifiers.fitting import AUGMENTATION, check_training, fit_classifier
 from ecgtf.classifiers.metrics import classification_metrics
 from ecgtf.classifiers.networks import check_kind, new_classifier, predict, training_preset
@@ -57,8 +68,8 @@ def train_classifier(
     """Trains a classifier, keeps the weights with the best validation macro-AUROC, and writes the test metrics.
 
     The run folder ends with `model.keras`, `metrics.json` (see `classification_metrics`), `predictions.npz` (ids, labels and
-    probabilities of the test records) and `trained_on.txt`. Where the data has no validation split, a tenth of the training
-    split is held out for it.
+    probabilities of the test records), `trained_on.txt` and `chosen_by.txt` (the validation records). Where the data has no
+    validation split, a tenth of the training split is held out for it.
 
     Args:
         kind: Network, a key of `BUILDERS`.
@@ -98,6 +109,7 @@ def train_classifier(
     task = get_task(task)
     check_kind(kind, preset)
     check_limits(learning_rate, max_minutes)
+    check_mixing(synthetic_ratio, mixing)
     check_one_worker()
     settings = training_preset(kind, preset) | {
         name: value for name, value in (("batch_size", batch_size), ("learning_rate", learning_rate)) if value is not None
@@ -137,6 +149,7 @@ def train_classifier(
     train, trained_on = real, lineage(data)
     if synthetic is not None:
         check_fit(data, synthetic)
+        check_untested(synthetic, data if test_data is None else test_data, ["train"])
         added = mix(real, read_examples(synthetic, "train", task), synthetic_ratio, task.multi_label, seed, mixing)
         train, trained_on = real.plus(added), trained_on | lineage(synthetic)
     trained_on |= {hash_id(name) for name in train.ids}
@@ -153,6 +166,7 @@ def train_classifier(
     if run.finished:
         return run
     run.write_trained_on(trained_on)
+    run.write_chosen_by({hash_id(name) for name in validation.ids})
     run.config["training_records"] = {"given": counts(real.labels, task)}
     if synthetic is not None:
         run.config["training_records"]["synthetic"] = counts(added.labels, task)

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from ecgtf.classifiers import MIXINGS
 from ecgtf.copies import find_copies
-from ecgtf.dataset import Folders, combined_manifest, hash_id, load_arrays, read_ids, read_manifests
+from ecgtf.dataset import Folders, LeakError, combined_manifest, hash_id, load_arrays, read_ids, read_manifests
 from ecgtf.stream import draw_weights
 from ecgtf.tasks import Task
 from ecgtf.tf_data import pipeline_options
@@ -86,8 +86,24 @@ def read_splits(data: Folders, test_data: Folders | None, task: Task, seed: int)
     return train, validation, test
 
 
-def _copies_tested(data: Folders, test_data: Folders) -> set[str]:
-    """Ids of training and validation records of `data` whose ECG stands in a test split of `test_data`, under whatever id."""
+def check_untested(others: Folders, tested: Folders, splits: Sequence[str] = ("train", "validation")) -> None:
+    """Refuses sets to learn from beside the real ones, of which an ECG in these splits stands in a test split of `tested`, under
+    whatever id. What a generator drew is no copy: such sets are not looked at.
+
+    Raises:
+        LeakError: naming the first of them.
+    """
+    real = [folder for folder, part in read_manifests(others) if not part.synthetic]
+    copies = sorted(_copies_tested(real, tested, splits)) if real else []
+    if copies:
+        raise LeakError(
+            f"{len(copies)} of the ECGs to learn beside the real ones are tested on, maybe under other ids (the first: {copies[0]}): "
+            "leave them out"
+        )
+
+
+def _copies_tested(data: Folders, test_data: Folders, splits: Sequence[str] = ("train", "validation")) -> set[str]:
+    """Ids of records in these splits of `data` whose ECG stands in a test split of `test_data`, under whatever id."""
     ours = {folder for folder, _ in read_manifests(data)}
     theirs = {folder for folder, _ in read_manifests(test_data)}
     groups = find_copies([*ours, *(theirs - ours)])
@@ -96,7 +112,7 @@ def _copies_tested(data: Folders, test_data: Folders) -> set[str]:
         for group in groups
         if any(place.folder in theirs and place.split == "test" for place in group)
         for place in group
-        if place.folder in ours and place.split != "test"
+        if place.folder in ours and place.split in splits
     }
 
 
@@ -129,7 +145,7 @@ def mix(
     Raises:
         ValueError: if the ratio is negative or there is no such mixing.
     """
-    _check_mixing(ratio, mixing)
+    check_mixing(ratio, mixing)
     rng = np.random.default_rng(seed)
     if multi_label:
         weights = draw_weights(synthetic.labels, float(mixing == "balancing"))
@@ -151,7 +167,7 @@ def dealt(sizes: np.ndarray, ratio: float, mixing: str) -> np.ndarray:
     Raises:
         ValueError: as `mix`.
     """
-    _check_mixing(ratio, mixing)
+    check_mixing(ratio, mixing)
     if mixing == "proportional":
         return np.array([round(ratio * float(size)) for size in sizes], dtype=int)
     filled = np.array(sizes, dtype=int)
@@ -160,7 +176,8 @@ def dealt(sizes: np.ndarray, ratio: float, mixing: str) -> np.ndarray:
     return filled - np.array(sizes, dtype=int)
 
 
-def _check_mixing(ratio: float, mixing: str) -> None:
+def check_mixing(ratio: float, mixing: str) -> None:
+    """Refuses a ratio of synthetic records, or a way to deal them to the classes, that is not possible."""
     if not 0 <= ratio < np.inf:
         raise ValueError(f"expected a synthetic ratio of at least 0, received {ratio}")
     if mixing not in MIXINGS:

@@ -96,6 +96,8 @@ def check_training(
             raise ValueError(f"expected a {name} between 0 and 1, received {value}")
     if class_weights not in (None, "balanced"):
         raise ValueError(f"class_weights must be 'balanced' or None, received {class_weights!r}")
+    if class_weights and balance == 1:
+        raise ValueError("class_weights 'balanced' and balance 1 do the same: expected one of them")
 
 
 def _rarity(labels: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from ecgtf.classifiers.classifier import signature, write_metrics
 from ecgtf.classifiers.examples import (
     Examples,
     check_fit,
+    check_untested,
     counts,
     hold_out,
     lineage,
@@ -171,10 +172,11 @@ def finetune(
     if start is not None:
         _check_start(start, config)
     seen = lineage(data) | (set() if start is None else set(start.trained_on()))
-    chosen_by = set()  # weights are chosen by these records
+    chosen_by = set() if start is None else set(start.chosen_by())  # weights are chosen by these records
     for others in (synthetic, rehearse):
         if others is not None:
             check_fit(data, others)
+            check_untested(others, data if test_data is None else test_data)
             seen |= lineage(others) | real_ids(others, "train", task)
             chosen_by |= real_ids(others, "validation", task)
     train, validation, test = read_splits(data, test_data, task, seed)
@@ -191,6 +193,7 @@ def finetune(
     if run.finished:
         return run
     run.write_trained_on(trained_on)
+    run.write_chosen_by(chosen_by | {hash_id(name) for name in validation.ids})
     beyond = seen & {hash_id(name) for name in train.ids} - {hash_id(name) for name in used.ids}
     run.config["training_records"] = {"real": counts(train.labels, task), "used": counts(used.labels, task)}
     run.config["seen_beyond_real_frac"] = len(beyond)

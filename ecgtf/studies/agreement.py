@@ -11,6 +11,7 @@ from typing import Any
 from ecgtf.atomic import sha256, write_json
 from ecgtf.manifest import read_manifest
 from ecgtf.run_folder import versions
+from ecgtf.studies import STUDIES
 from ecgtf.studies.config import GeneratorPlan, ReadySource, Recipe, StudyConfig
 from ecgtf.studies.results import TABLE
 from ecgtf.tasks import get_task
@@ -113,8 +114,11 @@ def settings_of(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} holds no study: {SETTINGS} is missing")
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        if not (isinstance(content, dict) and isinstance(content.get("settings"), dict) and content.get("study") in STUDIES):
+            raise ValueError(f"expected a study, one of {', '.join(STUDIES)}, and its settings")
     except ValueError as error:
         raise ValueError(
             f"{path} is damaged ({error}): take it from another part of the study, or name another --out"
         ) from error
+    return content

@@ -74,7 +74,7 @@ class Recipe:
     balance_sources: float = 0.4
     """How often real records come beside those of a source that is learnt together with them (`+`): 0 as they are, 1 equally often."""
     keep: float = 1.0
-    """Share of the synthetic records of each class that is kept: those which a classifier trained on the real records of the same
+    """Share of a generator's records of each class that is kept: those which a classifier trained on the real records of the same
     training finds most probable."""
     rehearsal: float = 0.0
     """Synthetic records that stay in the fine-tuning, for each real one."""
@@ -130,7 +130,8 @@ class GeneratorPlan:
         samplers = {None: (), "flow": flow.SAMPLERS}.get(preset.objective, diffusion.SAMPLERS)
         if self.sampler is not None and self.sampler not in samplers:
             raise ValueError(f"unknown sampler {self.sampler!r}; {self.kind} has {', '.join(samplers) or 'none'}")
-        if min(np.atleast_1d(_or(self.sampler_steps, 1))) < 1:
+        steps = np.atleast_1d(_or(self.sampler_steps, 1))
+        if not steps.size or steps.min() < 1:
             raise ValueError(f"expected at least 1 sampler step, received {self.sampler_steps}")
 
 
@@ -141,6 +142,10 @@ class ReadySource:
     data: tuple[str, ...]
     task: str | None = None
     """Of the pre-training, where the records have no labels of the study's task."""
+
+    def __post_init__(self):
+        if not self.data:
+            raise ValueError("expected at least one data set, as in data = ['data/simulated'], received none")
 
 
 @dataclass(frozen=True)
@@ -211,6 +216,11 @@ class StudyConfig:
             raise ValueError(f"expected a validation share above 0 and up to 0.5, received {self.validation}")
         if not self.collections:
             raise ValueError("expected at least one collection, as in [collections] A = ['data/ptbxl']")
+        for name, folders in self.collections.items():
+            if not folders:
+                raise ValueError(
+                    f"expected at least one data set for the collection {name}, as in {name} = ['data/ptbxl'], received none"
+                )
         if self.merge and len(self.collections) == 1:
             raise ValueError("merge = true needs several collections, received one")
         named = [*self.collections, *self.sources, *self.generators, SCRATCH, OTHER]
@@ -249,6 +259,7 @@ class StudyConfig:
             raise ValueError(f"the source {OTHER!r} needs two collections, received {len(self.collections)}")
         if not grid.recipes and set(grid.classifiers) != {FOREST}:
             raise ValueError(f"expected recipes in each grid, names of {', '.join(self.recipes) or '[recipes.NAME]'}")
+        self._check_idle(study, grid)
         if study == "transfer" and 0 in grid.fractions:
             self._check_without_real(grid)
         rehearsing = any(self.recipes[name].rehearsal for name in grid.recipes)
@@ -258,6 +269,24 @@ class StudyConfig:
                 raise ValueError(
                     f"the source {source!r} ends with labels of another task than {self.task}; they cannot stand beside real ones"
                 )
+
+    def _check_idle(self, study: str, grid: Grid) -> None:
+        """Refuses settings that would change nothing."""
+        idle, other = {
+            "augmentation": (("fractions", "seen"), "transfer"),
+            "transfer": (("ratios", "mixings"), "augmentation"),
+        }[study]
+        for name in idle:
+            if getattr(grid, name) != getattr(Grid(), name):
+                raise ValueError(f"{name} changes nothing in [[{study}.grid]]: leave it out, it is of [[{other}.grid]]")
+        together = [source for source in grid.sources if with_real(source)]
+        for recipe in grid.recipes if together else ():
+            for name in ("mode", "rehearsal"):
+                if getattr(self.recipes[recipe], name) != getattr(Recipe(), name):
+                    raise ValueError(
+                        f"{name} of the recipe {recipe!r} changes nothing with the source {together[0]!r}, which is learnt together with "
+                        "the real records: take another recipe for it, in a grid of its own"
+                    )
 
     def _check_without_real(self, grid: Grid) -> None:
         """Refuses what cannot be tested without having learnt from real records."""

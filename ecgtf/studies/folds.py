@@ -120,12 +120,13 @@ def _members(config: StudyConfig) -> Iterator[Member]:
                 for record in read_records(folder, split, manifest):
                     if record.id not in skipped[folder]:
                         label = tuple(task.labels([record.codes])[0].tolist())
-                        yield Member(collection, folder, split, record.id, _group(record), label)
+                        yield Member(collection, folder, split, record.id, group_of(record.id, record.patient), label)
 
 
-def _group(record: Record) -> str:
-    """The patient, known by the source in the record's id: a collection may lie in several data sets."""
-    return f"patient {record.patient} of {record.id.split('/')[0]}" if record.patient else f"record {record.id}"
+def group_of(id_: str, patient: str | None) -> str:
+    """What must not be divided: the patient, known by the source in the record's id (a collection may lie in several data sets) or,
+    where none is known, the record."""
+    return f"patient {patient} of {id_.split('/')[0]}" if patient else f"record {id_}"
 
 
 def _split(members: Sequence[Member], folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -155,7 +157,7 @@ class Results:
         try:
             with np.load(path) as content:
                 return Predictions(content["ids"], content["labels"], content["probabilities"].astype(np.float64))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, NotImplementedError, BadZipFile, zlib.error) as error:
             raise ValueError(f"{path} is missing or damaged ({error}); delete its cell's lines from {TABLE}") from error
 
     def _file(self, cell: Cell, test_on: str) -> Path:

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ecgtf.dataset import LeakError
+from ecgtf.augment import Augmentation
+from ecgtf.dataset import LeakError, combined_manifest
 from ecgtf.progress import Progress
 from ecgtf.quiet import import_tensorflow
 from ecgtf.studies.agreement import asked_for, check_folders, check_same, keep_settings, settings_of
@@ -91,7 +92,18 @@ def check_study(study: str, config: StudyConfig, out: Path, cells: Sequence[Cell
     workshop = Workshop(config, quiet=True)
     check_sources(workshop, cells)
     check_supply(workshop, study, cells)
+    _check_leads(config, cells)
     return workshop, asked
+
+
+def _check_leads(config: StudyConfig, cells: Sequence[Cell]) -> None:
+    """Refuses recipes that augment by what needs other leads than the collections have."""
+    leads = combined_manifest([folder for folders in config.collections.values() for folder in folders]).leads
+    for name in sorted({cell.recipe for cell in cells if cell.recipe}):
+        try:
+            Augmentation.parse(config.recipes[name].augment).check_leads(leads)
+        except ValueError as error:
+            raise ValueError(f"recipes.{name}: {error}") from error
 
 
 def _run_cell(trials: Trials, results: Results, cell: Cell) -> None:

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ecgtf.atomic import remove_folder
 from ecgtf.classifiers import MIXINGS
 from ecgtf.classifiers.classifier import train_classifier
 from ecgtf.classifiers.examples import dealt, share
 from ecgtf.classifiers.networks import load_classifier, predict
 from ecgtf.dataset import finish_dataset, load_arrays, read_labels, read_manifest, read_records, write_split
-from ecgtf.run_folder import Run
+from ecgtf.run_folder import Run, is_finished
 from ecgtf.studies.cells import Cell
 from ecgtf.studies.config import StudyConfig
 from ecgtf.studies.folds import Folds, make_folds, write_fold
@@ -55,12 +56,14 @@ class Workshop:
             return write_fold(self.folds, collection, fold, fraction, self.folder / "folds" / name)
 
     def generator(self, name: str, collection: str, fold: int, seen: float) -> Path:
-        """The run of a generator trained on a share of a fold's training records."""
+        """The run of a generator trained on a share of a fold's training records; one that is finished is taken as it is."""
         data, plan = self.fold(collection, fold, seen), self.config.generators[name]
         out = self.folder / "generators" / set_name(name, collection, fold, seen)
         if out.name in self._failed:
             raise self._failed[out.name]
         with self.alone(out.name):
+            if is_finished(out):
+                return out
             try:
                 run = train_generator(
                     plan.kind,
@@ -87,7 +90,7 @@ class Workshop:
         return out
 
     def synthetic(self, name: str, collection: str, fold: int, seen: float) -> Path:
-        """The set drawn from a generator: enough for every ratio that the study asks for."""
+        """The set drawn from a generator: enough for every ratio that the study asks for; a larger one later draws it anew."""
         plan, task = self.config.generators[name], self.config.the_task
         out = self.folder / "synthetic" / set_name(name, collection, fold, seen)
         labels = pool_labels(read_labels(self.fold(collection, fold, seen), "train", task), self.config)
@@ -116,7 +119,7 @@ class Workshop:
         out = self.folder / "kept" / f"{synthetic.name}-by-{judge.name}"
         with self.alone(f"kept-{judge.name}"):
             if not (out / "dataset.json").is_file() or read_manifest(out).provenance["of"] != read_manifest(synthetic).checksum:
-                shutil.rmtree(out, ignore_errors=True)
+                remove_folder(out)
                 run = train_classifier(
                     classifier,
                     real,
@@ -222,11 +225,11 @@ def pool_labels(labels: np.ndarray, config: StudyConfig) -> np.ndarray:
 
 
 def _enough(folder: Path, labels: np.ndarray, task: Task) -> bool:
-    """Whether a set holds as many records of each class as are asked for; the tenth for validation may come out one less."""
+    """Whether a set holds as many records of each class as are asked for: one that was drawn for smaller ratios is drawn anew."""
     if not (folder / "dataset.json").is_file():
         return False
     there = sum(read_labels(folder, split, task).sum(axis=0) for split in ("train", "validation"))
-    return bool((there >= 0.9 * labels.sum(axis=0)).all())
+    return bool((there >= labels.sum(axis=0)).all())
 
 
 def leave_the_model(run: Run) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -11,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from ecgtf.atomic import remove_folder
 from ecgtf.augment import Augmentation
 from ecgtf.classifiers.classifier import train_classifier
 from ecgtf.classifiers.examples import Examples, read_examples
@@ -19,7 +19,7 @@ from ecgtf.classifiers.metrics import classification_metrics
 from ecgtf.classifiers.networks import classifier_run, load_classifier, predict, training_preset
 from ecgtf.classifiers.transfer import TOGETHER, finetune
 from ecgtf.dataset import Folders, check_no_leak, combined_manifest
-from ecgtf.run_folder import Run
+from ecgtf.run_folder import Run, is_finished
 from ecgtf.studies.cells import Cell, tested_on
 from ecgtf.studies.config import FOREST, Recipe, StudyConfig
 from ecgtf.studies.feature_forest import FeatureForest, morphology_features, rhythm_features
@@ -71,13 +71,13 @@ class Trials:
         real records, the network is as its sources left it."""
         run = classifier_run(self._pretrained(cell, cell.stages, None)) if real is None else self._trained(cell, real)
         tests = {name: self._test(name, cell.fold) for name in tested_on(cell, self.config)}
-        check_no_leak(run.trained_on(), [record for test in tests.values() for record in test.ids])
+        check_no_leak([*run.trained_on(), *run.chosen_by()], [record for test in tests.values() for record in test.ids])
         model = load_classifier(run)
         probabilities = {name: predict(model, test.signals) for name, test in tests.items()}
         if real is None:
             return probabilities, None
         validation = read_examples(real, "validation", self.task)
-        shutil.rmtree(run.folder)
+        remove_folder(run.folder)
         return probabilities, _score(validation, lambda: predict(model, validation.signals))
 
     def _test(self, collection: str, fold: int) -> Examples:
@@ -135,21 +135,24 @@ class Trials:
         return {"task": self.config.task, "seed": cell.seed, "bootstrap": 0, "resume": True, "quiet": True}
 
     def _pretrained(self, cell: Cell, stages: tuple[str, ...], real: Path | None) -> Path:
-        """The run of a classifier that learnt from the sources in turn; cells that differ in what follows share it."""
-        recipe = self.config.recipes[cell.recipe]
+        """The run of a classifier that learnt from the sources in turn; cells that differ in what follows share it. One that is
+        finished is taken as it is: its sources are not read again."""
         out = self.workshop.folder / "pretrained" / pretraining_name(cell, stages, self.config)
+        with self.workshop.alone(f"pretrained-{out.name}"):
+            if not is_finished(out):
+                leave_the_model(self._pretrain(cell, stages, real, out))
+        return out
+
+    def _pretrain(self, cell: Cell, stages: tuple[str, ...], real: Path | None, out: Path) -> Run:
+        recipe, fixed = self.config.recipes[cell.recipe], self._fixed(cell)
         before = self._pretrained(cell, stages[:-1], real) if len(stages) > 1 else None
-        data, fixed = self._source(cell, stages[-1], real), self._fixed(cell)
+        data = self._source(cell, stages[-1], real)
         if stages[-1] in self.config.sources:
             fixed["task"] = self.config.sources[stages[-1]].task or self.config.task
         training = _training(recipe) | _pretraining(cell, recipe)
-        with self.workshop.alone(f"pretrained-{out.name}"):
-            if before is None:
-                run = train_classifier(cell.classifier, data, out, **fixed, **training)
-            else:
-                run = finetune(data, out, from_run=before, mode="full", **fixed, **training)
-            leave_the_model(run)
-        return out
+        if before is None:
+            return train_classifier(cell.classifier, data, out, **fixed, **training)
+        return finetune(data, out, from_run=before, mode="full", **fixed, **training)
 
     def _source(self, cell: Cell, name: str, real: Path | None) -> Folders:
         """The data sets of a source, as the cell's classifier may see them; all of a generator's where there is nothing real."""

@@ -1,0 +1,86 @@
+"""One cell of a study: what it leaves behind, and what it takes as it is."""
+
+import os
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import write_toy_dataset
+
+from ecgtf.data_prep.prepare import prepare
+from ecgtf.ecg import INDEPENDENT_LEADS
+from ecgtf.studies.cells import Cell
+from ecgtf.studies.config import ReadySource, Recipe, StudyConfig
+from ecgtf.studies.runner import check_study
+from ecgtf.studies.sources import Workshop
+from ecgtf.studies.trials import Trials
+
+QUICK = Recipe(preset="tiny", steps=2, pretrain_steps=2, finetune_steps=2, batch_size=8, augment="")
+REAL = Cell("A", 0, "resnet1d", "plain")
+
+
+@pytest.fixture
+def trials(tmp_path):
+    """A transfer study of one small collection and one ready source."""
+    data = write_toy_dataset(tmp_path / "data", {"train": 6}, name="data")
+    made = {"run": "toy", "settings": {}, "trained_on": []}
+    source = write_toy_dataset(tmp_path / "made", {"train": 2, "validation": 1}, name="made", generator=made)
+    config = StudyConfig(
+        "toy",
+        "rhythm4",
+        {"A": (str(data),)},
+        {"plain": QUICK},
+        folds=2,
+        validation=0.5,
+        work=str(tmp_path / "work"),
+        sources={"made": ReadySource((str(source),))},
+    )
+    return Trials(Workshop(config, quiet=True), "transfer")
+
+
+class Killed(BaseException):
+    """What nobody catches."""
+
+
+def test_a_cell_that_is_killed_while_its_run_is_deleted_is_tested_by_the_next_start(trials, monkeypatch):
+    folder, unlink = trials.workshop.folder / "classifiers", os.unlink
+
+    def die_behind_the_model(path, **options):
+        unlink(path, **options)
+        if path == "model.keras":
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", die_behind_the_model)
+        with pytest.raises(Killed):
+            trials.run(REAL)
+    assert list(folder.iterdir())
+    ((row, predictions),) = trials.run(REAL)
+    assert row.n == len(predictions.ids) == 21
+    assert list(folder.iterdir()) == []
+
+
+def test_a_pre_training_that_is_finished_is_taken_as_it_is_wherever_the_work_lies_now(trials, tmp_path):
+    """Its source is not read again."""
+    cell = replace(REAL, source="made")
+    ((_, first),) = trials.run(cell)
+    (run,) = (trials.workshop.folder / "pretrained").iterdir()
+    assert run.name == "resnet1d-plain-made-seed0"
+    model = (run / "model.keras").read_bytes()
+    moved = trials.workshop.folder.rename(tmp_path / "moved")
+    shutil.rmtree(tmp_path / "made")
+    later = Trials(Workshop(replace(trials.config, work=str(moved)), quiet=True), "transfer")
+    ((_, second),) = later.run(cell)
+    np.testing.assert_array_equal(first.probabilities, second.probabilities)
+    assert (moved / "pretrained" / run.name / "model.keras").read_bytes() == model
+
+
+def test_an_augmentation_that_needs_other_leads_is_found_before_any_cell(trials, tmp_path):
+    prepare(None, None, tmp_path / "few", limit=14, leads=INDEPENDENT_LEADS)
+    recipes = {"plain": QUICK, "turned": replace(QUICK, augment="axis=10")}
+    config = replace(trials.config, collections={"A": (str(tmp_path / "few"),)}, recipes=recipes, folds=0)
+    check_study("transfer", config, tmp_path / "out", [REAL])
+    with pytest.raises(ValueError, match=r"recipes.turned: axis needs the leads I, II, III, .*, received I, II, V1"):
+        check_study("transfer", config, tmp_path / "out", [REAL, replace(REAL, recipe="turned")])
+    assert not (tmp_path / "work").exists()
