@@ -31,6 +31,24 @@ def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder to write to, which takes the place of `folder` when the block ends and is deleted when it fails.
+
+    It is there and empty, as are the folders above it, and its name is as that of `replacing`. Of processes that write the same
+    folder at the same time, the last one stays; they must not end at once.
+    """
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process of the same number
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        remove_folder(folder)
+        os.replace(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def remove_folder(folder: Path) -> None:
     """Deletes a folder, if it is there; whoever is killed meanwhile leaves nothing under its name that counts as the whole folder.
 

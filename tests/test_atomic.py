@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from ecgtf.atomic import is_empty, remove_folder, replacing, write_atomically, write_json
+from ecgtf.atomic import is_empty, remove_folder, replacing, replacing_folder, write_atomically, write_json
 
 
 def test_text_bytes_and_json_are_written(tmp_path):
@@ -45,6 +45,23 @@ def test_a_folder_with_nothing_but_what_a_killed_process_left_counts_as_empty(tm
         assert is_empty(tmp_path)
     (tmp_path / "config.json").touch()
     assert not is_empty(tmp_path)
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "some" / "set"
+    with replacing_folder(folder) as unfinished:
+        assert unfinished.is_dir()
+        assert is_empty(folder.parent)  # which the leftovers of a kill are found by
+        (unfinished / "old").touch()
+    with pytest.raises(FileNotFoundError), replacing_folder(folder) as unfinished:
+        (unfinished / "none" / "new").touch()
+    assert [path.name for path in folder.iterdir()] == ["old"]
+    (tmp_path / "some" / f".set.{os.getpid()}.tmp").mkdir()
+    (tmp_path / "some" / f".set.{os.getpid()}.tmp" / "half").touch()
+    with replacing_folder(folder) as unfinished:
+        (unfinished / "new").touch()
+    assert list(folder.parent.iterdir()) == [folder]
+    assert [path.name for path in folder.iterdir()] == ["new"]
 
 
 class Killed(BaseException):

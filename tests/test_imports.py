@@ -35,7 +35,7 @@ ALLOWED = {  # module or package: what it may import; the longest name that fits
     "data_prep": f"{DATA} wfdb_io generators.simulator progress workers fingerprint record_table",
     "conditions": f"{DATA} closeness.physiology",
     "generators": "ecg conditions",
-    "generators.simulator": "ecg wfdb_io workers",  # writes its collections itself
+    "generators.simulator": "atomic ecg wfdb_io workers",  # writes its collections itself
     "generators.checks": "",
     "generators.samplers": "",
     "generators.schedules": "",

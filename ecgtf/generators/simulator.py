@@ -7,13 +7,12 @@ A rhythm says when the atria and ventricles are active (`rhythms`), a heart turn
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ecgtf.atomic import replacing_folder
 from ecgtf.ecg import LEADS, Record, derive_leads
 from ecgtf.generators.electrode_noise import draw_noise
 from ecgtf.generators.heart_vector import Heart, draw_heart, p_wave_lead, p_wave_vector, ventricular_vector
@@ -154,11 +153,9 @@ def simulate_collection(
         raise ValueError(f"expected at least one record to simulate, received {n}")
     if out.exists():
         _check_replaceable(out, overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     parts = [range(first, min(first + _BLOCK_RECORDS, n)) for first in range(0, n, _BLOCK_RECORDS)]
-    blocks = [(unfinished, part, seed, rate, seconds, rhythms, abnormal) for part in parts]
-    try:
+    with replacing_folder(out) as unfinished:
+        blocks = [(unfinished, part, seed, rate, seconds, rhythms, abnormal) for part in parts]
         done = 0
         for written in run_jobs(_write_block, blocks, workers):
             done += written
@@ -167,11 +164,6 @@ def simulate_collection(
         settings = {"records": n, "seed": seed, "rate": rate, "seconds": seconds, "rhythms": rhythms, "abnormal": abnormal}
         settings["leads"] = LEADS
         (unfinished / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(unfinished, out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return out
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
+from ecgtf.atomic import replacing_folder
 from ecgtf.classifiers.examples import share, strata
 from ecgtf.copies import left_out
 from ecgtf.dataset import LeakError, combined_manifest, finish_dataset, read_manifests, read_records, write_split
@@ -164,12 +163,6 @@ def write_fold(folds: Folds, collection: str, fold: int, fraction: float, folder
             chosen[split] = [members[place] for place in share(labels, fraction, config.seed)]
     sets = {member.folder for members in chosen.values() for member in members}
     manifest = combined_manifest(sorted(sets))
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    summaries = []
-    for split, kept in chosen.items():
-        summaries += write_split(unfinished, split, _records(kept), len(kept), manifest.leads, manifest.samples)
     description = {
         "name": folder.name,
         "sampling_rate": manifest.sampling_rate,
@@ -178,13 +171,11 @@ def write_fold(folds: Folds, collection: str, fold: int, fraction: float, folder
         "sources": manifest.sources,
         "provenance": {"command": "study", "collection": collection, "fold": fold, "real_fraction": fraction},
     }
-    finish_dataset(unfinished, description, summaries)
-    try:
-        unfinished.rename(folder)
-    except OSError:  # another process was first
-        if not (folder / "dataset.json").is_file():
-            raise
-        shutil.rmtree(unfinished)
+    with replacing_folder(folder) as unfinished:
+        summaries = []
+        for split, kept in chosen.items():
+            summaries += write_split(unfinished, split, _records(kept), len(kept), manifest.leads, manifest.samples)
+        finish_dataset(unfinished, description, summaries)
     return folder
 
 
