@@ -205,7 +205,16 @@ def generate(
         overwrite=overwrite,
         quiet=quiet,
     )
-    say(f"wrote {written}; next: ecgtf finetune --real-frac 0.2", quiet)
+    say(f"wrote {written}; next: {_following(written, format, run or PRETRAINED)}", quiet)
+
+
+def _following(written: Path, format: str, run: Path) -> str:
+    """What to do with a synthetic set, in the generator's task; only data sets pre-train a classifier."""
+    task = defaults.read_json(run / "config.json").get("task")
+    ours = isinstance(task, str)  # a task of the user's own is kept as its table, not as the file that it was read from
+    command = "finetune --real-frac 0.2" if format == "tfrecord" else "evaluate"
+    hint = f"ecgtf {command} --synthetic {written} --task {task if ours else 'FILE'}"
+    return hint if ours else f"{hint}, the file of the task {task['name']}"
 
 
 def export(
