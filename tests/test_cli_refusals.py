@@ -16,14 +16,26 @@ def test_several_candidates_are_listed(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):
         assert call("prepare", "--limit", 14, "--out", f"data/{name}", "--quiet")[0] == 0
-    assert "data/a, data/b" in refused("info")
+    several = "error: several real data sets fit (data/a, data/b): choose one "
+    for words, choose in (
+        (["info"], "by its folder"),
+        (["plot"], "by its folder"),
+        (["evaluate"], "with --real"),
+        (["train-generator"], "with --data"),
+        (["finetune", "--scratch"], "with --data"),
+    ):
+        assert refused(*words) == several + choose
     assert call("info", "data/a")[0] == 0
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["info"], "ecgtf prepare"),
+        (["bogus"], "error: No such command 'bogus'. See: ecgtf --help"),
+        (["info"], "data: name one by its folder, or make one with: ecgtf prepare"),
+        (["plot"], "data: name one by its folder, or make one with: ecgtf prepare"),
+        (["evaluate"], "data: name one with --real, or make one with: ecgtf prepare"),
+        (["train-generator"], "data: name one with --data, or make one with: ecgtf prepare"),
         (["generate"], "no finished run of train-generator"),
         (["generate", "--run", "nowhere"], "nowhere is not a run folder"),
         (["generate", "--pretrained", "--guidance", "nan"], "guidance weight of 0 or more, received nan"),
@@ -36,14 +48,14 @@ def test_several_candidates_are_listed(monkeypatch, tmp_path):
         (["train-generator", "gan"], "expected one of vqvae"),
         (["train-generator", "vqvae", "--steps", "many"], "such as 600,900"),
         (["plot", "nowhere"], "nowhere"),
-        (["report"], "no report"),
-        (["info", "--wrong"], "See: ecgtf info --help"),
+        (["report"], "reports: name one by its folder, or make one with: ecgtf evaluate"),
+        (["info", "--wrong"], ". See: ecgtf info --help"),
         (["evaluate", "--max-records", "3"], "See: ecgtf evaluate --help"),
     ],
 )
 def test_bad_words_are_refused_in_an_empty_folder(words, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    if words[0] == "train-generator" and words[1] == "vqvae":
+    if words[:2] == ["train-generator", "vqvae"]:
         words = [*words, "--data", "nowhere"]
     assert says in refused(*words)
     assert not list(tmp_path.rglob("dataset.json"))
