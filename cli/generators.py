@@ -141,9 +141,9 @@ def generate(
     ] = False,
     per_class: Annotated[int | None, typer.Option(min=1, help="Records of each class. [default: 100]")] = None,
     like: Annotated[str | None, typer.Option(help="Draw the labels of this split instead: data/X:train.")] = None,
-    age: Annotated[float | None, typer.Option(help="Years, for a generator that was told ages.")] = None,
+    age: Annotated[float | None, typer.Option(help="Years, 0 to 100, for a generator that was told ages.")] = None,
     sex: Annotated[str | None, typer.Option(help="male or female, for a generator that was told it.")] = None,
-    heart_rate: Annotated[float | None, typer.Option(help="Beats/min, for a generator that was told it.")] = None,
+    heart_rate: Annotated[float | None, typer.Option(help="Beats/min, 40 to 200, for a generator that was told it.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Weight of classifier-free guidance; 1 is none.")] = None,
     sampler: Annotated[
         str | None, typer.Option(help="Diffusion: ddpm, ddim, dpmpp or fast (six steps); flow: euler or heun.")
@@ -179,9 +179,13 @@ def generate(
         raise ValueError("give --run or --pretrained, not both")
     run = None if pretrained else defaults.newest_run(run, "train-generator")
     import_tensorflow()
+    from ecgtf.conditions import check_told
     from ecgtf.sharing import PRETRAINED
     from ecgtf.synthesis import generate
 
+    for name, value in (("age", age), ("heart_rate", heart_rate)):
+        if value is not None:
+            check_told(name, value)
     steps = numbers(sampler_steps, int, "--sampler-steps")
     written = generate(
         run or PRETRAINED,
