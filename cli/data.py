@@ -136,7 +136,7 @@ def info(
     from ecgtf.dataset import verify as verify_shards
     from ecgtf.info import info
 
-    folders = defaults.real_data(data)
+    folders = defaults.real_data(data, defaults.BY_FOLDER)
     if verify:
         faults = [f"{folder}: {fault}" for folder in folders for fault in verify_shards(folder)]
         if faults:
@@ -201,7 +201,7 @@ def plot(
     """Draw an ECG on ECG paper, 25 mm/s and 10 mm/mV."""
     from ecgtf.report.ecg_paper import save_ecg
 
-    source = source or defaults.real_data(None)[0]
+    source = source or defaults.real_data(None, defaults.BY_FOLDER)[0]
     if source.is_dir():
         from ecgtf.ecg import SPLITS
         from ecgtf.shards import read_records

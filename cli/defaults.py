@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 DATA, RUNS, REPORTS = Path("data"), Path("runs"), Path("reports")
+BY_FOLDER = "by its folder"
+"""How a command is told of a data set or a report that it takes as an argument."""
 
 
-def real_data(given: Sequence[Path] | None) -> list[Path]:
-    """The data sets given, or the only real one in `data/`.
+def real_data(given: Sequence[Path] | None, choose: str = "with --data") -> list[Path]:
+    """The data sets given, or the only real one in `data/`; `choose` says how the command is told of one.
 
     Raises:
         ValueError: if there is none, or several.
     """
-    return (
-        list(given)
-        if given
-        else [_only(_data_sets(synthetic=False), "real data set", "--data", "make one with: ecgtf prepare")]
-    )
+    return list(given) if given else [_only(_data_sets(synthetic=False), "real data set", choose, "ecgtf prepare")]
 
 
 def synthetic_data(given: Sequence[Path] | None) -> list[Path]:
@@ -29,9 +27,7 @@ def synthetic_data(given: Sequence[Path] | None) -> list[Path]:
         ValueError: if there is none, or several.
     """
     return (
-        list(given)
-        if given
-        else [synthetic_or_none() or _only([], "synthetic data set", "--synthetic", "make one with: ecgtf generate")]
+        list(given) if given else [synthetic_or_none() or _only([], "synthetic data set", "with --synthetic", "ecgtf generate")]
     )
 
 
@@ -42,7 +38,7 @@ def synthetic_or_none() -> Path | None:
         ValueError: if there are several.
     """
     found = _data_sets(synthetic=True)
-    return _only(found, "synthetic data set", "--synthetic", "") if found else None
+    return _only(found, "synthetic data set", "with --synthetic", "ecgtf generate") if found else None
 
 
 def newest_run(given: Path | None, command: str) -> Path:
@@ -78,7 +74,7 @@ def only_report(given: Path | None) -> Path:
     if given is not None and not any(found for name in made for found in given.glob(f"*/{name}")):
         return given
     found = sorted(path.parent for name in made for path in (given or REPORTS).rglob(name))
-    return _only(found, "report", "its folder", "ecgtf evaluate")
+    return _only(found, "report", BY_FOLDER, "ecgtf evaluate")
 
 
 def _data_sets(synthetic: bool) -> list[Path]:
@@ -95,11 +91,10 @@ def read_json(path: Path) -> dict:
     return content if isinstance(content, dict) else {}
 
 
-def _only(found: Sequence[Path], what: str, option: str, make: str) -> Path:
+def _only(found: Sequence[Path], what: str, choose: str, make: str) -> Path:
     if not found:
-        raise ValueError(
-            f"no {what} in {Path.cwd().name}/{DATA if 'data' in what else REPORTS}: name one with {option}, or {make}"
-        )
+        place = f"{Path.cwd().name}/{DATA if 'data' in what else REPORTS}"
+        raise ValueError(f"no {what} in {place}: name one {choose}, or make one with: {make}")
     if len(found) > 1:
-        raise ValueError(f"several {what}s fit ({', '.join(str(path) for path in found)}): choose with {option}")
+        raise ValueError(f"several {what}s fit ({', '.join(str(path) for path in found)}): choose one {choose}")
     return found[0]

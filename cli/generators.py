@@ -145,9 +145,9 @@ def generate(
     ] = False,
     per_class: Annotated[int | None, typer.Option(min=1, help="Records of each class. [default: 100]")] = None,
     like: Annotated[str | None, typer.Option(help="Draw the labels of this split instead: data/X:train.")] = None,
-    age: Annotated[float | None, typer.Option(help="Years, for a generator that was told ages.")] = None,
+    age: Annotated[float | None, typer.Option(help="Years, 0 to 100, for a generator that was told ages.")] = None,
     sex: Annotated[str | None, typer.Option(help="male or female, for a generator that was told it.")] = None,
-    heart_rate: Annotated[float | None, typer.Option(help="Beats/min, for a generator that was told it.")] = None,
+    heart_rate: Annotated[float | None, typer.Option(help="Beats/min, 40 to 200, for a generator that was told it.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Weight of classifier-free guidance; 1 is none.")] = None,
     sampler: Annotated[
         str | None, typer.Option(help="Diffusion: ddpm, ddim, dpmpp or fast (six steps); flow: euler or heun.")
@@ -183,9 +183,13 @@ def generate(
         raise ValueError("give --run or --pretrained, not both")
     run = None if pretrained else defaults.newest_run(run, "train-generator")
     import_tensorflow()
+    from ecgtf.conditions import check_told
     from ecgtf.sharing import PRETRAINED
     from ecgtf.synthesis import generate
 
+    for name, value in (("age", age), ("heart_rate", heart_rate)):
+        if value is not None:
+            check_told(name, value)
     steps = numbers(sampler_steps, int, "--sampler-steps")
     written = generate(
         run or PRETRAINED,
@@ -209,7 +213,16 @@ def generate(
         overwrite=overwrite,
         quiet=quiet,
     )
-    say(f"wrote {written}; next: ecgtf finetune --real-frac 0.2", quiet)
+    say(f"wrote {written}; next: {_following(written, format, run or PRETRAINED)}", quiet)
+
+
+def _following(written: Path, format: str, run: Path) -> str:
+    """What to do with a synthetic set, in the generator's task; only data sets pre-train a classifier."""
+    task = defaults.read_json(run / "config.json").get("task")
+    ours = isinstance(task, str)  # a task of the user's own is kept as its table, not as the file that it was read from
+    command = "finetune --real-frac 0.2" if format == "tfrecord" else "evaluate"
+    hint = f"ecgtf {command} --synthetic {written} --task {task if ours else 'FILE'}"
+    return hint if ours else f"{hint}, the file of the task {task['name']}"
 
 
 def export(

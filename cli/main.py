@@ -34,7 +34,8 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except Exception as error:  # TensorFlow's errors share no other base class
             if hasattr(error, "format_message"):  # a wrong option: Typer would print its usage too
-                _tell(ValueError(f"{error.format_message()} See: ecgtf {ctx.invoked_subcommand} --help"), 2)
+                command = f"{ctx.invoked_subcommand} " if ctx.invoked_subcommand else ""
+                _tell(ValueError(f"{error.format_message().rstrip('.')}. See: ecgtf {command}--help"), 2)
             if isinstance(error, (typer.Abort, BrokenPipeError)) or hasattr(error, "exit_code"):
                 raise  # Typer's own, such as --help, and what Typer ends quietly: nobody reads on, as behind `| head`
             _tell(error, 2 if isinstance(error, (ValueError, *FILE_FOR_FOLDER)) else 1)

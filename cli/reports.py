@@ -43,7 +43,7 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Measure how close, useful and private synthetic ECGs are, against held-out real ones."""
-    real, synthetic = defaults.real_data(real), defaults.synthetic_data(synthetic)
+    real, synthetic = defaults.real_data(real, "with --real"), defaults.synthetic_data(synthetic)
     say_copies(real, quiet or json)
     import_tensorflow()
     from ecgtf.closeness.evaluate import evaluate

@@ -25,15 +25,13 @@ class BandPass:
     low: float | None = None
     high: float | None = None
 
-    def check(self, rate: float) -> None:
-        """Raises ValueError if the band is empty, or not within 0 Hz and half the `rate` of a record."""
+    def check(self, rate: float = math.inf) -> None:
+        """Raises ValueError if the band is empty, or not within 0 Hz and half the `rate` of a record, where that is known."""
         if self.low is None and self.high is None:
             raise ValueError("expected a low or a high corner frequency for the band-pass, received none")
         for name, value in vars(self).items():
             if value is not None and not 0 < value < rate / 2:
-                raise ValueError(
-                    f"expected a {name} corner above 0 and below {rate / 2:g} Hz, half the rate; received {value:g} Hz"
-                )
+                raise ValueError(f"expected a {name} corner {_range(rate)}, received {value:g} Hz")
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ValueError(f"expected the low corner below the high one, received {self.low:g} and {self.high:g} Hz")
 
@@ -62,13 +60,11 @@ class Notch:
     mains: float = 50.0
     quality: float = 30.0
 
-    def check(self, rate: float) -> None:
-        """Raises ValueError if the frequency is not above 0 and below half the `rate` of a record."""
+    def check(self, rate: float = math.inf) -> None:
+        """Raises ValueError if the frequency is not above 0 and below half the `rate` of a record, where that is known."""
         if not 0 < self.mains < rate / 2:
-            raise ValueError(
-                f"expected a mains frequency above 0 and below {rate / 2:g} Hz, half the record's rate, received "
-                f"{self.mains:g} Hz; a slower record holds no mains hum: leave the notch out"
-            )
+            slow = "; a slower record holds no mains hum: leave the notch out" if rate / 2 <= self.mains < math.inf else ""
+            raise ValueError(f"expected a mains frequency {_range(rate)}, received {self.mains:g} Hz{slow}")
 
     def gain(self, frequencies: np.ndarray) -> np.ndarray:
         """The factor of each frequency in Hz."""
@@ -82,3 +78,7 @@ class Notch:
 
 
 Filter = BandPass | Notch
+
+
+def _range(rate: float) -> str:
+    return "above 0" if rate == math.inf else f"above 0 and below {rate / 2:g} Hz, half the record's rate"

@@ -186,6 +186,8 @@ def _checked(settings: Settings, workers: int | None) -> Settings:
     for name, value, least in (("workers", workers, 1), ("limit", settings.limit, 1), ("seed", settings.seed, 0)):
         if value is not None and value < least:
             raise ValueError(f"expected at least {least} for {name}, received {value}")
+    for its in settings.filters:
+        its.check(settings.rate if settings.source is None else math.inf)  # a collection's own rates are not known yet
     return settings
 
 

@@ -18,7 +18,7 @@ from ecgtf.tasks import Task
 
 SEXES = ("male", "female")
 KNOTS: dict[str, np.ndarray] = {"age": np.arange(0.0, 101.0, 20.0), "heart_rate": np.arange(40.0, 201.0, 20.0)}
-"""Years and beats/min; what lies beyond the ends counts as the ends."""
+"""Years and beats/min; what lies beyond the ends counts as the ends, and is not to be asked for (`check_told`)."""
 CONDITIONS = ("age", "sex", "heart_rate")
 QUANTILES = np.linspace(0.0, 1.0, 21)
 UNITS = {"age": "years", "heart_rate": "beats/min"}
@@ -45,6 +45,18 @@ def check_names(names: Sequence[str]) -> None:
         columns(name)
         if list(names).count(name) > 1:
             raise ValueError(f"condition {name} is named more than once in {','.join(names)}: name it once")
+
+
+def check_told(name: str, value: float) -> None:
+    """Refuses a number that somebody asks for and a generator cannot tell from the end of its knots; what is measured may lie there.
+
+    Raises:
+        ValueError: if it lies beyond them, or is none.
+    """
+    low, high = KNOTS[name][[0, -1]]
+    if not low <= value <= high:
+        what = f"{'an' if name == 'age' else 'a'} {name.replace('_', ' ')} of {low:g} to {high:g} {UNITS[name]}"
+        raise ValueError(f"expected {what}, which is what generators tell apart; received {value:g}")
 
 
 def of_split(names: Sequence[str], folders: Folders, split: str, task: Task | str | None = None) -> dict[str, list]:

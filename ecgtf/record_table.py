@@ -33,7 +33,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         for row in rows:
-            writer.writerow([_cell(row.get(column)) for column in columns])
+            writer.writerow([cell_text(row.get(column)) for column in columns])
 
 
 def join_rows(path: Path, parts: Iterable[Path], columns: Sequence[str]) -> str:
@@ -75,7 +75,8 @@ def read_columns(path: Path, columns: Sequence[str] | None = None) -> dict[str, 
     return dict(zip(wanted, values, strict=True))
 
 
-def _cell(value: Any) -> str:
+def cell_text(value: Any) -> str:
+    """What stands in a cell for a value: nothing for None, six digits of a float."""
     if value is None:
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)

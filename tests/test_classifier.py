@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import edit_manifest
+from conftest import edit_manifest, toy_record
 
 from ecgtf.augment import Augmentation, augmented
 from ecgtf.classifiers import KINDS
@@ -22,7 +22,7 @@ from ecgtf.classifiers.fitting import _loss, fit_classifier
 from ecgtf.classifiers.networks import features, load_classifier, new_classifier, predict
 from ecgtf.classifiers.transfer import finetune
 from ecgtf.data_prep.prepare import prepare
-from ecgtf.dataset import LeakError, hash_id, load_arrays
+from ecgtf.dataset import LeakError, finish_dataset, hash_id, load_arrays, write_split
 from ecgtf.ecg import INDEPENDENT_LEADS, LEADS
 from ecgtf.run_folder import Run
 from ecgtf.tasks import check_classes, get_task
@@ -377,6 +377,39 @@ def test_a_trained_network_may_go_on_with_real_and_synthetic_records_together(tm
     assert set(run.trained_on()) <= set(both.trained_on())
     with pytest.raises(ValueError, match="synthetic data to pre-train on or a run to start from, not both"):
         finetune(real, tmp_path / "x", mode="full", **options)
+
+
+@pytest.fixture
+def of_rhythm4(tmp_path):
+    """Eight records that a generator of rhythm4 drew: SB alone is a class of rhythm7 too."""
+    task, samples = get_task("rhythm4"), 1000
+    classes = np.eye(4)[[0, 1, 2, 3] * 2]
+    records = [replace(toy_record(k, "SB", "train"), id=f"made/{k}", codes=task.code_of(row)) for k, row in enumerate(classes)]
+    folder = tmp_path / "rhythm4"
+    folder.mkdir()
+    summary = write_split(folder, "train", iter(records), len(records), LEADS, samples)
+    made = {"run": "toy", "task": "rhythm4", "settings": {}, "trained_on": []}
+    about = {"name": "rhythm4", "sampling_rate": 100, "seconds": 10.0, "leads": LEADS, "sources": [], "generator": made}
+    finish_dataset(folder, about, summary)
+    return folder
+
+
+@pytest.mark.parametrize("more", [{"pretrain_steps": 1}, {"mode": "together"}], ids=["before", "together"])
+def test_classes_that_the_synthetic_records_lack_are_named(tmp_path, real, of_rhythm4, capsys, more):
+    options = QUICK | {"steps": 1, "quiet": False} | more
+    finetune(real, tmp_path / "a", synthetic=of_rhythm4, task="rhythm7", **options)
+    (note,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("note"))
+    assert note == (
+        "note: no synthetic training record of SR, ST, SA, AFIB, AFLT, SVT; 6 of 8 have no class of task rhythm7; "
+        "they were drawn for --task rhythm4"
+    )
+
+
+@pytest.mark.parametrize("more", [{"task": "rhythm4"}, {"allow_empty": True}], ids=str)
+def test_nothing_is_noted_where_no_class_lacks_or_nobody_asks(tmp_path, real, of_rhythm4, capsys, more):
+    options = QUICK | {"steps": 1, "quiet": False, "task": "rhythm7"} | more
+    finetune(real, tmp_path / "run", synthetic=of_rhythm4, mode="together", **options)
+    assert "note" not in capsys.readouterr().err
 
 
 def test_what_was_learnt_before_counts_as_trained_on(tmp_path, real, make_dataset):

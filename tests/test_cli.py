@@ -15,6 +15,7 @@ from commands import call, refused
 
 from ecgtf.cli.main import app
 from ecgtf.ecg import LEADS
+from ecgtf.sharing import PRETRAINED
 
 TINY_TRAINING = ["--preset", "tiny", "--steps", "4,4", "--batch-size", "8"]
 TRAIN_GENERATOR = ["train-generator", "vqvae", *TINY_TRAINING]
@@ -112,6 +113,33 @@ def test_ecgs_come_without_any_training(tmp_path, monkeypatch):
     code, _, err = call("generate", "--pretrained", "--per-class", 1, "--batch-size", 4, "--sampler-steps", 3, "--quiet")
     assert code == 0, err
     assert json.loads(call("info", "data/synthetic", "--task", "rhythm4", "--json")[1])["records"] == 4
+
+
+@pytest.mark.parametrize("format", ["tfrecord", "npz", "wfdb"])
+def test_generate_ends_with_a_command_for_what_it_wrote(chain, monkeypatch, tmp_path, format):
+    monkeypatch.chdir(chain[0])
+    draw = ["generate", "--pretrained", "--per-class", 2, "--batch-size", 8, "--sampler-steps", 2, "--out", tmp_path / "drawn"]
+    code, out, err = call(*draw, "--format", format)
+    assert code == 0, err
+    program, *words = out.splitlines()[-1].partition("; next: ")[2].split()
+    assert program == "ecgtf"
+    assert words[-2:] == ["--task", "rhythm4"]  # that of the generator, not the default
+    quick = {
+        "finetune": ["--preset", "tiny", "--steps", 1, "--pretrain-steps", 1, "--out", tmp_path / "run"],
+        "evaluate": ["--groups", "temporal", "--out", tmp_path / "report"],
+    }
+    code, _, err = call(*words, *quick[words[0]], "--quiet")
+    assert code == 0, err
+
+
+def test_generate_names_a_task_of_ones_own(tmp_path):
+    run = shutil.copytree(PRETRAINED, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    own = {"name": "mine", "classes": {name: [name] for name in config["classes"]}}
+    (run / "config.json").write_text(json.dumps(config | {"task": own}))
+    code, out, err = call("generate", "--run", run, "--per-class", 1, "--sampler-steps", 2, "--out", tmp_path / "drawn")
+    assert code == 0, err
+    assert out.endswith(f"--synthetic {tmp_path / 'drawn'} --task FILE, the file of the task mine\n")
 
 
 def test_output_that_nobody_reads_on_is_no_error(chain):

@@ -16,18 +16,36 @@ def test_several_candidates_are_listed(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):
         assert call("prepare", "--limit", 14, "--out", f"data/{name}", "--quiet")[0] == 0
-    assert "data/a, data/b" in refused("info")
+    several = "error: several real data sets fit (data/a, data/b): choose one "
+    for words, choose in (
+        (["info"], "by its folder"),
+        (["plot"], "by its folder"),
+        (["evaluate"], "with --real"),
+        (["train-generator"], "with --data"),
+        (["finetune", "--scratch"], "with --data"),
+    ):
+        assert refused(*words) == several + choose
     assert call("info", "data/a")[0] == 0
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["info"], "ecgtf prepare"),
+        (["bogus"], "error: No such command 'bogus'. See: ecgtf --help"),
+        (["info"], "data: name one by its folder, or make one with: ecgtf prepare"),
+        (["plot"], "data: name one by its folder, or make one with: ecgtf prepare"),
+        (["evaluate"], "data: name one with --real, or make one with: ecgtf prepare"),
+        (["train-generator"], "data: name one with --data, or make one with: ecgtf prepare"),
         (["generate"], "no finished run of train-generator"),
         (["generate", "--run", "nowhere"], "nowhere is not a run folder"),
         (["generate", "--pretrained", "--guidance", "nan"], "guidance weight of 0 or more, received nan"),
         (["generate", "--pretrained", "--guidance", "inf"], "guidance weight of 0 or more, received inf"),
+        (["generate", "--pretrained", "--heart-rate", "9999"], "a heart rate of 40 to 200 beats/min, which is what generators"),
+        (["generate", "--pretrained", "--heart-rate", "nan"], "beats/min, which is what generators tell apart; received nan"),
+        (
+            ["generate", "--pretrained", "--age", "-5"],
+            "an age of 0 to 100 years, which is what generators tell apart; received -5",
+        ),
         (["finetune", "--data", "nowhere"], "ecgtf generate"),
         (["finetune", "--data", "nowhere", "--scratch"], "nowhere"),
         (["prepare", "wfdb", "nowhere"], "nowhere"),
@@ -37,14 +55,14 @@ def test_several_candidates_are_listed(monkeypatch, tmp_path):
         (["train-generator", "vqvae", "--augment", "gain=9"], "expected gain from 0 to 2, received 9.0"),
         (["train-generator", "vqvae", "--steps", "many"], "such as 600,900"),
         (["plot", "nowhere"], "nowhere"),
-        (["report"], "no report"),
-        (["info", "--wrong"], "See: ecgtf info --help"),
+        (["report"], "reports: name one by its folder, or make one with: ecgtf evaluate"),
+        (["info", "--wrong"], ". See: ecgtf info --help"),
         (["evaluate", "--max-records", "3"], "See: ecgtf evaluate --help"),
     ],
 )
 def test_bad_words_are_refused_in_an_empty_folder(words, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    if words[0] == "train-generator" and words[1] == "vqvae":
+    if words[:2] == ["train-generator", "vqvae"]:
         words = [*words, "--data", "nowhere"]
     assert says in refused(*words)
     assert not list(tmp_path.rglob("dataset.json"))
@@ -77,6 +95,31 @@ def record(folder: Path, name: str, signal: np.ndarray | None = None, leads=LEAD
     signal = select_leads(noise(len(name)), LEADS, leads) if signal is None else signal
     write_record(folder, name, signal.astype("float32"), leads, 500, ["Dx: 426783006"])
     return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--band", "40,0.5"], "expected the low corner below the high one, received 40 and 0.5 Hz"),
+        (["--band", ",-1"], "expected a high corner above 0, received -1 Hz"),
+        (["--band", "nan,"], "expected a low corner above 0, received nan Hz"),
+        (["--band", ","], "expected a low or a high corner frequency for the band-pass, received none"),
+        (["--mains", "-50"], "expected a mains frequency above 0, received -50 Hz"),
+        (["--mains", "inf"], "expected a mains frequency above 0, received inf Hz"),
+    ],
+)
+def test_filters_that_cannot_be_are_refused_before_any_record_is_read(words, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert refused("prepare", "wfdb", "nowhere", *words) == f"error: {says}"  # the folder is not even looked for
+    assert not list(tmp_path.iterdir())
+
+
+def test_filters_beyond_the_rate_of_simulated_records_are_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = "above 0 and below 50 Hz, half the record's rate, received 50 Hz"
+    assert f"mains frequency {said}; a slower record holds no mains hum" in refused("prepare", "--mains", 50)
+    assert f"high corner {said}" in refused("prepare", "--band", "0.5,50")
+    assert not list(tmp_path.iterdir())
 
 
 def test_folders_without_a_usable_record_are_refused(tmp_path, monkeypatch):

@@ -7,9 +7,12 @@ import pytest
 from conftest import write_toy_dataset
 
 from ecgtf.closeness.evaluate import UNFINISHED, evaluate
+from ecgtf.closeness.loading import compare_arrays
 from ecgtf.closeness.metrics import GROUPS, METRICS, is_worse
+from ecgtf.closeness.results import Results
 from ecgtf.closeness.table import metrics_table
 from ecgtf.dataset import hash_id, load_arrays
+from ecgtf.ecg import LEADS, derive_leads
 from ecgtf.generators.simulator import simulate_collection, simulate_records
 
 QUICK = ("temporal", "physiology")
@@ -61,6 +64,28 @@ def test_every_metric_has_a_name_of_its_own_and_a_way_to_be_better():
 )
 def test_worse_is_what_is_beyond_the_floor_by_more_than_chance(better, entry, expected):
     assert is_worse(entry, better) is expected
+
+
+def test_rounding_noise_is_not_worse_than_other_rounding_noise(tmp_path):
+    """Whole microvolts that fit, kept as float32 millivolts: both sets depart by rounding alone, one a little more."""
+    rng = np.random.default_rng(0)
+
+    def signals(records: int) -> np.ndarray:
+        return derive_leads(2e-3 * np.round(rng.normal(0, 200, (records, 300, 8)))).astype(np.float32)
+
+    def compared(made: np.ndarray) -> tuple[dict, bool | None]:
+        results = Results(compare_arrays(real, made, rate=100.0, leads=LEADS), tmp_path, "tiny", None, True)
+        entry = METRICS["physiology"]["lead_inconsistency"].compute(results)
+        return entry, is_worse(entry, "lower", METRICS["physiology"]["lead_inconsistency"].resolution)
+
+    real, made = signals(40), signals(20)
+    made[:, :, 2] *= np.float32(1 + 1e-7)
+    entry, found = compared(made)
+    assert is_worse(entry, "lower") is True  # beyond chance, and of no size:
+    assert 0 < entry["floor"] < entry["value"] < 1e-6
+    assert found is False
+    made[:, :, 2] += 0.001  # III off by a microvolt
+    assert compared(made)[1] is True
 
 
 def test_folders_give_the_promised_form(small_dataset, synthetic):

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy.signal import butter, sosfiltfilt
 
-from ecgtf.closeness.privacy import distance_ratios, exact_copies, near_copies, neighbours, signal_distances
+from ecgtf.closeness.privacy import (
+    exact_copies,
+    low_distance_ratio,
+    near_copies,
+    nearest,
+    share_closer_to_train,
+    signal_distances,
+)
 from ecgtf.generators.simulator import simulate_records
 
 FIXTURE = np.load(Path(__file__).parent / "fixtures" / "closeness.npz")
@@ -27,34 +34,25 @@ def moved(signals, samples):
 
 
 def test_nearest_neighbours_fixture():
-    found = neighbours(FIXTURE["nn.generated"], FIXTURE["nn.train"], FIXTURE["nn.holdout"])
-    np.testing.assert_allclose(found.to_train, FIXTURE["nn.distance_to_train"], rtol=1e-6)
-    np.testing.assert_allclose(found.to_train_second, FIXTURE["nn.distance_to_train_second"], rtol=1e-6)
-    np.testing.assert_allclose(found.to_holdout, FIXTURE["nn.distance_to_holdout"], rtol=1e-6)
-    np.testing.assert_allclose(found.ratio, FIXTURE["nn.distance_ratio"], rtol=1e-6)
-    expected = {
-        "distance_ratio_median": np.median(found.ratio),
-        "distance_ratio_mean": found.ratio.mean(),
-        "distance_ratio_5th_percentile": np.percentile(found.ratio, 5),
-        "share_closer_to_train": found.share_closer_to_train,
-        "median_distance_to_train": np.median(found.to_train),
-        "median_distance_to_holdout": np.median(found.to_holdout),
-        "train_over_holdout_ratio": np.median(found.to_train) / np.median(found.to_holdout),
-        "median_distance_holdout_to_train": np.median(found.holdout_to_train),
-        "train_over_baseline_ratio": np.median(found.to_train) / np.median(found.holdout_to_train),
+    generated, train, holdout = (FIXTURE[f"nn.{name}"] for name in ("generated", "train", "holdout"))
+    to_train, second = nearest(generated, train, 2)[0].T
+    np.testing.assert_allclose(to_train, FIXTURE["nn.distance_to_train"], rtol=1e-6)
+    np.testing.assert_allclose(second, FIXTURE["nn.distance_to_train_second"], rtol=1e-6)
+    np.testing.assert_allclose(nearest(generated, holdout)[0][:, 0], FIXTURE["nn.distance_to_holdout"], rtol=1e-6)
+    usual = np.median(nearest(holdout, train)[0])
+    assert usual == pytest.approx(float(FIXTURE["nn.median_distance_holdout_to_train"]), rel=1e-6)
+    found = {
+        "distance_ratio_5th_percentile": low_distance_ratio(generated, train),
+        "share_closer_to_train": share_closer_to_train(generated, train, holdout),
     }
-    for name, value in expected.items():
+    for name, value in found.items():
         assert value == pytest.approx(float(FIXTURE[f"nn.{name}"]), rel=1e-6), name
-    names = ("distance_ratio_median", "distance_ratio_5th_percentile", "train_over_baseline_ratio")
-    assert distance_ratios(found) == pytest.approx([expected[name] for name in names])
 
 
-def test_distance_ratios_of_copies_and_of_repeated_training_records():
+def test_distance_ratio_of_copies_and_of_repeated_training_records():
     real = np.random.default_rng(0).normal(size=(100, 4))
-    copied = distance_ratios(neighbours(real[:50], real[:50], real[50:]))
-    assert (copied.median, copied.low, copied.to_usual) == (0, 0, 0)
-    repeated = neighbours(real[:50], np.repeat(real[:50], 2, axis=0), real[:50])
-    assert distance_ratios(repeated) == (1, 1, np.inf)
+    assert low_distance_ratio(real[:50], real[:50]) == 0
+    assert low_distance_ratio(real[:50], np.repeat(real[:50], 2, axis=0)) == 1
 
 
 def test_exact_copies_agree_in_all_samples_to_half_the_resolution(people):

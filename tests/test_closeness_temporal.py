@@ -41,7 +41,7 @@ def test_terms_of_a_choice_are_those_of_the_set():
     for terms, whole in (
         (temporal.autocorrelation_terms(REAL), temporal.autocorrelation),
         (temporal.spectrum_terms(REAL, RATE), lambda signals: temporal.spectrum(signals, RATE)),
-        (temporal.lead_terms(REAL), temporal.lead_correlation),
+        (temporal.lead_terms(REAL), lambda signals: temporal.lead_correlation_from_terms(temporal.lead_terms(signals))),
         (temporal.moment_terms(REAL), lambda signals: temporal.shape_from_terms(temporal.moment_terms(signals))),
     ):
         finish = {
@@ -85,7 +85,7 @@ def test_lead_correlation_of_dependent_leads():
     rng = np.random.default_rng(2)
     first, second = rng.normal(size=(2, 30, 500, 1))
     signals = np.concatenate([first, -2 * first + 1, (first + second) / 2, np.zeros_like(first)], axis=2)
-    found = temporal.lead_correlation(signals)
+    found = temporal.lead_correlation_from_terms(temporal.lead_terms(signals))
     assert found[0, 1] == pytest.approx(-1.0)
     assert found[0, 2] == pytest.approx(np.sqrt(0.5), abs=0.02)
     assert (found[3] == 0).all()  # a flat lead correlates with nothing

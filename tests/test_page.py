@@ -1,5 +1,6 @@
 """The report's page: everything inside one file, readable without sight, escaped, and the same when it is built again."""
 
+import io
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
 
 from ecgtf.ecg import LEADS
 from ecgtf.report import figures
@@ -184,6 +186,31 @@ def test_legends_name_both_sides_where_the_first_class_lacks_one():
     known = {"n": 5, "auroc": 0.9, "low": 0.8, "high": 1.0}
     scores = figures.class_scores_figure({"SR": known}, {"SR": {"n": 5, "reason": "no positives"}})
     assert [text.get_text() for text in scores.legends[0].get_texts()] == ["trained on real", "trained on synthetic"]
+
+
+def test_names_of_classes_are_no_formulas():
+    """`$\\frac$` is no TeX that Matplotlib can set: drawing it would end an evaluation whose work is done."""
+    names = ("ST $\\frac$", "$5 and $6")
+    numbers, points = np.array([0, 1]), np.zeros((2, 2))
+    rates = dict.fromkeys(names, np.array([60.0, 70.0]))
+    score = {"n": 5, "auroc": 0.9, "low": 0.8, "high": 1.0}
+    for figure in (
+        figures.class_histograms(rates, rates, np.arange(20, 241, 8), "bpm"),
+        figures.confusion_figure({"real": np.eye(2)}, names),
+        figures.feature_map(points, points, numbers, numbers, names, "axis"),
+        figures.class_scores_figure(dict.fromkeys(names, score), dict.fromkeys(names, score)),
+        figures.ecg_pairs(np.zeros((1, 100, 12)), np.zeros((1, 100, 12)), 100.0, LEADS, names[0]),
+    ):
+        drawn = io.StringIO()
+        with rc_context({"svg.fonttype": "none"}):
+            figure.savefig(drawn, format="svg")
+        assert "ST $\\frac$" in drawn.getvalue()  # as it stands
+
+
+def test_histograms_say_what_they_count():
+    rates = {"SR": np.array([60.0, 70.0])}
+    assert figures.class_histograms(rates, rates, np.arange(20, 241, 8), "bpm").get_supylabel() == "share of records"
+    assert figures.measurement_histograms(rates, rates).get_supylabel() == "share of records"
 
 
 def test_every_class_of_the_feature_map_looks_different():

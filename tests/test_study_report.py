@@ -8,6 +8,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from matplotlib.figure import Figure
 from study_results import Maker, made_config, one_collection, planned, realistic_strength
 
 from ecgtf.studies import words
@@ -15,7 +16,7 @@ from ecgtf.studies.analysis import Analysis, Comparison, Difference, Estimate
 from ecgtf.studies.cells import Cell
 from ecgtf.studies.comparisons import families
 from ecgtf.studies.config import Grid
-from ecgtf.studies.figures import augmentation_gains, class_scores, learning_curves
+from ecgtf.studies.figures import _legend, augmentation_gains, class_scores, figure_svg, learning_curves
 from ecgtf.studies.page import write_report
 from ecgtf.studies.pooling import Pools
 from ecgtf.studies.results import Results, Row
@@ -220,6 +221,13 @@ def test_figures_have_panels_for_collections_with_results_only(tmp_path):
     analysis = Analysis(Pools(Results(tmp_path), cells, config), bootstrap=20)
     for figure in (learning_curves(analysis), class_scores(analysis, "transfer")):
         assert [panel.get_title() for panel in figure.axes] == ["on A"]
+
+
+def test_names_in_the_legend_are_no_formulas():
+    figure = Figure()
+    figure.subplots().plot([0, 1], label="my $\\frac$")
+    _legend(figure)
+    assert b"my $\\frac$" in figure_svg(figure)  # Matplotlib keeps the text beside its outlines
 
 
 def test_gains_are_drawn_where_there_are_results(tmp_path):

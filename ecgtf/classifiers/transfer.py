@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -28,10 +29,10 @@ from ecgtf.classifiers.fitting import AUGMENTATION, check_training, fit_classifi
 from ecgtf.classifiers.metrics import classification_metrics
 from ecgtf.classifiers.networks import check_kind, classifier_run, load_classifier, new_classifier, predict, training_preset
 from ecgtf.classifiers.parts import LogitsHead
-from ecgtf.dataset import Folders, check_no_leak, combined_manifest, hash_id
+from ecgtf.dataset import Folders, check_no_leak, combined_manifest, hash_id, read_labels, read_manifests
 from ecgtf.precision import restoring_precision, set_precision
 from ecgtf.run_folder import Run, check_apart
-from ecgtf.tasks import Task, check_classes, get_task
+from ecgtf.tasks import TASKS, Task, check_classes, get_task
 from ecgtf.training import check_limits, check_one_worker, make_strategy
 
 TOGETHER = "together"
@@ -110,7 +111,7 @@ def finetune(
         max_minutes: Ends the trainings early and cleanly; half of the time goes to the pre-training.
         resume: Go on with an unfinished run.
         overwrite: Replace what is there.
-        allow_empty: Accept classes without training records.
+        allow_empty: Accept classes without training records, and say nothing of those without synthetic ones.
         bootstrap: Resamples behind the intervals of the test metrics.
         quiet: Show no progress.
 
@@ -202,6 +203,8 @@ def finetune(
         used = used.plus(mix(used, read_examples(rehearse, "train", task), rehearsal, task.multi_label, seed))
     if together:
         made, held_out = _synthetic_splits(synthetic, task, seed)
+        if not (quiet or allow_empty):
+            _note_lacking(synthetic, made, used, task)
         run.config["training_records"]["synthetic"] = counts(made.labels, task)
         used, validation = _as_one_set(used, "real").plus(_as_one_set(made, "synthetic")), validation.plus(held_out)
         del made, held_out  # both hold copies
@@ -235,6 +238,8 @@ def finetune(
         else:
             if pretrains:
                 made, held_out = _synthetic_splits(synthetic, task, seed)
+                if not (quiet or allow_empty):
+                    _note_lacking(synthetic, made, used, task)
             model = new_classifier(kind, made if pretrains else used, task.classes, task.multi_label, preset)
     if pretrains and not (run.folder / "pretrained.keras").exists():
         rate = lengths["learning_rate"]
@@ -280,6 +285,23 @@ def _synthetic_splits(synthetic: Folders, task: Task, seed: int) -> tuple[Exampl
     train, validation = (read_examples(synthetic, split, task) for split in ("train", "validation"))
     check_classes(train.labels, task, allow_empty=True)
     return (train, validation) if len(validation) else hold_out(train, seed)
+
+
+def _note_lacking(synthetic: Folders, made: Examples, used: Examples, task: Task) -> None:
+    """Says which classes of the real records the synthetic ones lack. No error: a simulator may well know fewer classes."""
+    both = zip(task.classes, made.labels.any(axis=0), used.labels.any(axis=0), strict=True)
+    lacking = [name for name, is_made, is_used in both if is_used and not is_made]
+    if not lacking:
+        return
+    labels = read_labels(synthetic, "train", task)
+    left_out = int((~labels.any(axis=1)).sum())
+    drawn_for = {str((part.generator or {}).get("task")) for _, part in read_manifests(synthetic)} & TASKS.keys() - {task.name}
+    hint = f"; they were drawn for --task {' and '.join(sorted(drawn_for))}" if drawn_for else ""
+    print(
+        f"note: no synthetic training record of {', '.join(lacking)}; {left_out} of {len(labels)} have no class of task "
+        f"{task.name}{hint}",
+        file=sys.stderr,
+    )
 
 
 def _as_one_set(examples: Examples, name: str) -> Examples:

@@ -160,7 +160,7 @@ def metric_entry(results: Results, metric: Metric) -> dict:
     }
     for end in ("low", "high"):  # an interval from a spread may leave what is possible
         entry[end] = None if entry[end] is None else min(max(entry[end], metric.least), metric.most)
-    entry |= about | {"worse": is_worse(entry, metric.better)}
+    entry |= about | {"worse": is_worse(entry, metric.better, metric.resolution)}
     return entry if entry["value"] is not None else entry | {"reason": "no record has what is measured"}
 
 

@@ -89,7 +89,7 @@ class Leaks:
         train, held_out, *sides = (sets[name][rows[name]] for name in ("train", "held out", "synthetic", "asking"))
         size = min(len(train), len(held_out))
         return {
-            "share": tuple(privacy.neighbours(side, train[:size], held_out[:size]).share_closer_to_train for side in sides),
+            "share": tuple(privacy.share_closer_to_train(side, train[:size], held_out[:size]) for side in sides),
             "ratio": tuple(privacy.low_distance_ratio(side, train) for side in sides),
         }
 

@@ -31,6 +31,8 @@ class Metric(NamedTuple):
     least: float = 0.0
     most: float = math.inf
     """What is possible: intervals end there."""
+    resolution: float = 0.0
+    """Differences up to this are none: what storage and arithmetic leave where two sets are equally good."""
 
 
 def _on_features(function: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[Results], dict]:
@@ -143,7 +145,11 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "records in which no rhythm is found", "share", "lower", lambda results: results.without_beats()
         ),
         "lead_inconsistency": Metric(
-            "departure from the limb-lead equations, relative", "", "lower", lambda results: results.lead_inconsistency()
+            "departure from the limb-lead equations, relative",
+            "",
+            "lower",
+            lambda results: results.lead_inconsistency(),
+            resolution=1e-6,  # leads that fit exactly, in float32
         ),
     },
     "utility": {
@@ -199,8 +205,10 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
 GROUPS = tuple(METRICS)
 
 
-def is_worse(entry: Mapping[str, float | None], better: str) -> bool | None:
+def is_worse(entry: Mapping[str, float | None], better: str, resolution: float = 0.0) -> bool | None:
     """Whether the value is worse than its floor by more than chance; None where there is no interval to tell.
+
+    A difference up to `resolution` (see `Metric`) is none.
 
     The 95 % interval of value minus floor decides where there is one, else whether the value's own interval leaves the floor out.
     """
@@ -211,4 +219,6 @@ def is_worse(entry: Mapping[str, float | None], better: str) -> bool | None:
         gap_low, gap_high = entry["low"] - entry["floor"], entry["high"] - entry["floor"]
     if gap_low is None:
         return None
+    if abs(entry["value"] - entry["floor"]) <= resolution:
+        return False
     return bool(gap_high < 0) if better == "higher" else bool(gap_low > 0)

@@ -7,7 +7,6 @@ Low numbers here are no proof of privacy: distances miss leaks that a membership
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
@@ -34,38 +33,6 @@ _QUERIES, _POINTS = 16, 64  # records that are compared at a time: their correla
 
 
 @dataclass(frozen=True)
-class Neighbours:
-    """Distances of synthetic records to their nearest real ones, `(records,)` each."""
-
-    to_train: np.ndarray
-    to_train_second: np.ndarray
-    to_holdout: np.ndarray
-    holdout_to_train: np.ndarray
-    """Of each held-out record to its nearest training record: what is usual between different people."""
-
-    @property
-    def ratio(self) -> np.ndarray:
-        """Nearest over second nearest training record: far below 1 where a record was copied; 1 where both are 0."""
-        return _ratio(self.to_train, self.to_train_second)
-
-    @property
-    def share_closer_to_train(self) -> float:
-        """Share of records that are nearer to the training than to the held-out set; 0.5 without memorising and equal sizes."""
-        return float((self.to_train < self.to_holdout).mean())
-
-
-class DistanceRatios(NamedTuple):
-    """Summary of `Neighbours`; copies bring all three down."""
-
-    median: float
-    """Of `Neighbours.ratio`."""
-    low: float
-    """5th percentile of `Neighbours.ratio`: a twentieth of the records is copied where this is near 0."""
-    to_usual: float
-    """Median distance to the nearest training record, over that of held-out records: 1 for records of new people."""
-
-
-@dataclass(frozen=True)
 class NearCopies:
     """Synthetic records that nearly are training records."""
 
@@ -83,43 +50,28 @@ class NearCopies:
     """Which training record that is, `(records,)`."""
 
 
-def neighbours(generated: np.ndarray, train: np.ndarray, holdout: np.ndarray) -> Neighbours:
-    """Euclidean distances between features `(records, d)`; give equally many training and held-out records.
+def share_closer_to_train(generated: np.ndarray, train: np.ndarray, holdout: np.ndarray) -> float:
+    """Share of records that are nearer to the training than to the held-out set; 0.5 without memorising and equal sizes.
+
+    By Euclidean distances between features `(records, d)`.
 
     Raises:
-        ValueError: if the sets differ in d, hold NaN, or there are fewer than 2 training records or none held out.
+        ValueError: if the sets differ in d, hold NaN, or there are no training or no held-out records.
     """
-    to_train = nearest(generated, train, 2)[0]
-    return Neighbours(
-        to_train=to_train[:, 0],
-        to_train_second=to_train[:, 1],
-        to_holdout=nearest(generated, holdout)[0][:, 0],
-        holdout_to_train=nearest(holdout, train)[0][:, 0],
-    )
+    to_train, to_holdout = (nearest(generated, side)[0][:, 0] for side in (train, holdout))
+    return float((to_train < to_holdout).mean())
 
 
 def low_distance_ratio(generated: np.ndarray, train: np.ndarray) -> float:
-    """`DistanceRatios.low` of features `(records, d)`, which takes no held-out records.
+    """5th percentile of the distance to the nearest over that to the second nearest training record: near 0, a twentieth is copied.
+
+    The ratio is 1 where both distances are 0: the training record stands there twice.
 
     Raises:
-        ValueError: as `neighbours`.
+        ValueError: if the features `(records, d)` differ in d, hold NaN, or there are fewer than 2 training records.
     """
-    return _low(_ratio(*nearest(generated, train, 2)[0].T))
-
-
-def distance_ratios(found: Neighbours) -> DistanceRatios:
-    """The summary of nearest-neighbour distances; `to_usual` is infinite where held-out records repeat training records."""
-    usual = np.median(found.holdout_to_train)
-    to_usual = float(np.median(found.to_train) / usual) if usual > 0 else float("inf")
-    return DistanceRatios(float(np.median(found.ratio)), _low(found.ratio), to_usual)
-
-
-def _ratio(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    return np.where(second > 0, first / np.where(second > 0, second, 1.0), 1.0)
-
-
-def _low(ratio: np.ndarray) -> float:
-    return float(np.percentile(ratio, 5.0))
+    first, second = nearest(generated, train, 2)[0].T
+    return float(np.percentile(np.where(second > 0, first / np.where(second > 0, second, 1.0), 1.0), 5.0))
 
 
 def exact_copies(synthetic: np.ndarray, train: np.ndarray, *, resolution: float = RESOLUTION) -> list[tuple[int, int]]:

@@ -195,11 +195,6 @@ def lead_correlation_from_terms(terms: np.ndarray) -> np.ndarray:
     return covariance / _above_zero(np.outer(scale, scale))
 
 
-def lead_correlation(signals: np.ndarray) -> np.ndarray:
-    """Correlation `(leads, leads)` between the leads of a set, over all records and times."""
-    return lead_correlation_from_terms(lead_terms(signals))
-
-
 def lead_correlation_difference(real: np.ndarray, generated: np.ndarray) -> float:
     """Mean absolute difference between two correlation matrices over the pairs of different leads; 0 with a single lead."""
     pairs = ~np.eye(len(real), dtype=bool)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 
 from ecgtf.report.ecg_paper import ecg_grid
@@ -15,6 +16,7 @@ REAL, SYNTHETIC = "#0072B2", "#D55E00"  # Okabe & Ito: told apart by colour-blin
 _CLASS_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _CLASS_MARKERS = {"real": ("o", "s", "^"), "synthetic": ("x", "+", "1")}  # the next one when the colours are used up
 _DPI = 110
+_SHARE = "share of records"
 _SHOWN_LEADS = ("I", "II", "V1", "V5")
 
 
@@ -41,9 +43,10 @@ def class_histograms(
     figure, panels = _panels(len(real), width=2.6, height=2.0)
     for panel, name in zip(panels, real, strict=True):
         _histograms(panel, real[name], synthetic[name], edges)
-        panel.set_title(name, fontsize=9)
+        panel.set_title(name, fontsize=9, parse_math=False)
     _legend(panels[0])
     figure.supxlabel(label, fontsize=9)
+    figure.supylabel(_SHARE, fontsize=9)
     return figure
 
 
@@ -56,6 +59,7 @@ def measurement_histograms(real: Mapping[str, np.ndarray], synthetic: Mapping[st
         _histograms(panel, real[name], synthetic[name], np.linspace(ends[0], max(ends[1], ends[0] + 1e-6), 31))
         panel.set_xlabel(name, fontsize=8)
     _legend(panels[0])
+    figure.supylabel(_SHARE, fontsize=9)
     return figure
 
 
@@ -91,9 +95,9 @@ def confusion_figure(matrices: Mapping[str, np.ndarray], classes: Sequence[str])
         for (row, column), count in np.ndenumerate(matrix):
             colour = "white" if shares[row, column] > 0.55 else "black"
             panel.text(column, row, str(int(count)), ha="center", va="center", fontsize=7, color=colour)
-        panel.set_xticks(range(len(classes)), classes, fontsize=7, rotation=90)
+        panel.set_xticks(range(len(classes)), classes, fontsize=7, rotation=90, parse_math=False)
         panel.set_title(name, fontsize=9)
-    panels[0].set_yticks(range(len(classes)), classes, fontsize=7)
+    panels[0].set_yticks(range(len(classes)), classes, fontsize=7, parse_math=False)
     panels[0].set_ylabel("true class", fontsize=8)
     figure.supxlabel("predicted class", fontsize=8)
     return figure
@@ -151,7 +155,7 @@ def feature_map(
         )
         for k in present
     ]
-    figure.legend(handles=handles, fontsize=8, frameon=False, loc="outside right upper")
+    as_they_stand(figure.legend(handles=handles, fontsize=8, frameon=False, loc="outside right upper"))
     return figure
 
 
@@ -169,7 +173,7 @@ def class_scores_figure(real: Mapping[str, dict], synthetic: Mapping[str, dict])
             if entry["low"] is not None:
                 axes.plot([entry["low"], entry["high"]], [row + shift] * 2, color=colour, linewidth=1.5, linestyle=style)
             axes.plot(entry["auroc"], row + shift, marker, color=colour)
-    axes.set_yticks(range(len(names)), [f"{name} (n {real[name]['n']})" for name in names])
+    axes.set_yticks(range(len(names)), [f"{name} (n {real[name]['n']})" for name in names], parse_math=False)
     axes.invert_yaxis()
     axes.axvline(0.5, color="#999999", linewidth=0.8, linestyle=":")
     axes.set_xlabel("AUROC", fontsize=9)
@@ -179,6 +183,12 @@ def class_scores_figure(real: Mapping[str, dict], synthetic: Mapping[str, dict])
     ]
     figure.legend(handles=handles, fontsize=8, frameon=False, ncols=2, loc="outside upper center")
     return figure
+
+
+def as_they_stand(legend: Legend) -> None:
+    """Names are no formulas, whatever signs they hold: without this a legend takes what is between dollar signs for TeX."""
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def neighbour_pairs(pairs: Sequence[tuple[np.ndarray, np.ndarray]], rate: float, leads: Sequence[str]) -> Figure:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from ecgtf.classifiers.metrics import FEW_POSITIVES
+from ecgtf.report.figures import as_they_stand
 from ecgtf.studies import words
 from ecgtf.studies.analysis import Analysis, Comparison, Score
 from ecgtf.studies.cells import Cell
@@ -60,7 +61,7 @@ def augmentation_gains(analysis: Analysis, found: Families) -> Figure:
             _other_recipes(panel, [each for each in mine if each.first.source == SCRATCH and each.second.recipe == recipe])
             title = [f"on {name}", mixing, *([recipe] if len({kind[1] for kind in kinds}) > 1 else [])]
             title += [classifier] if len({kind[0] for kind in kinds}) > 1 else []
-            panel.set_title(", ".join(filter(None, title)), fontsize=9)
+            panel.set_title(", ".join(filter(None, title)), fontsize=9, parse_math=False)
     figure.supxlabel("synthetic records for each real one", fontsize=9)
     figure.supylabel("change of macro-AUROC against real only", fontsize=9)
     _legend(figure)
@@ -124,7 +125,7 @@ def _panels(analysis: Analysis, collections: Sequence[str], width: float, height
     for panel, (name, network) in zip(grid.ravel(), of_panels, strict=False):
         panel.set_visible((name, network) in trained)
         panel.tick_params(labelbottom=True)  # the one below may not be there
-        panel.set_title(f"on {name}" + (f", {network}" if len(networks) > 1 else ""), fontsize=9)
+        panel.set_title(f"on {name}" + (f", {network}" if len(networks) > 1 else ""), fontsize=9, parse_math=False)
         panels += [(panel, name, network)] if panel.get_visible() else []
     return figure, panels
 
@@ -203,7 +204,7 @@ def class_scores(analysis: Analysis, study: str, fraction: float = 1.0) -> Figur
                 shown = label if row == 0 else None
                 panel.plot(auroc.value, row + shift, marker, color=colour, markerfacecolor=face, markersize=4, label=shown)
         ticks = [f"{one}\nn {n}{' (few)' if classes[name][one] < FEW_POSITIVES else ''}" for one, n in classes[name].items()]
-        panel.set_yticks(range(len(ticks)), ticks, fontsize=8)
+        panel.set_yticks(range(len(ticks)), ticks, fontsize=8, parse_math=False)
         panel.invert_yaxis()
     figure.supxlabel("AUROC", fontsize=9)
     _legend(figure)
@@ -294,4 +295,5 @@ def _legend(figure: Figure) -> None:
     if handles:
         widest = 0.5 + 0.07 * max(map(len, handles))  # inches, of a marker and a label
         columns = max(1, int(figure.get_figwidth() / widest))
-        figure.legend(handles.values(), handles, fontsize=8, frameon=False, ncols=columns, loc="outside upper center")
+        legend = figure.legend(handles.values(), handles, fontsize=8, frameon=False, ncols=columns, loc="outside upper center")
+        as_they_stand(legend)

@@ -15,6 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ecgtf.atomic import replacing, write_atomically
+from ecgtf.record_table import cell_text
 from ecgtf.studies.cells import COLUMNS, Cell, tested_on
 from ecgtf.studies.config import StudyConfig
 
@@ -181,13 +182,7 @@ def _values(row: Row) -> list[object]:
     """Texts of a row; numbers so that they are read back as they are, to six digits."""
     cell = [getattr(row.cell, name) for name in COLUMNS]
     scores = [getattr(row, name) for name in _SCORES]
-    return [_spelt(value) for value in (*cell, *scores)]
-
-
-def _spelt(value: object) -> object:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return [cell_text(value) for value in (*cell, *scores)]
 
 
 def _read(line: dict[str, str]) -> Row:
