@@ -183,13 +183,9 @@ def generate(
         raise ValueError("give --run or --pretrained, not both")
     run = None if pretrained else defaults.newest_run(run, "train-generator")
     import_tensorflow()
-    from ecgtf.conditions import check_told
     from ecgtf.sharing import PRETRAINED
     from ecgtf.synthesis import generate
 
-    for name, value in (("age", age), ("heart_rate", heart_rate)):
-        if value is not None:
-            check_told(name, value)
     steps = numbers(sampler_steps, int, "--sampler-steps")
     written = generate(
         run or PRETRAINED,

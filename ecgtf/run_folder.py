@@ -26,7 +26,7 @@ from ecgtf.atomic import is_empty, replacing, write_atomically, write_json
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that a result depends on, and a digest of this package's sources, which may differ between
-    two states of one version."""
+    two states of one version (but for those of commands and of the preparation of data sets, which have checksums)."""
     found = {"python": platform.python_version(), "source": _source_digest()}
     for name in ("ecgtf", "tensorflow", "keras", "numpy", "scikit-learn"):
         try:
@@ -41,7 +41,9 @@ def _source_digest() -> str:
     package = Path(__file__).parent
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+        place = path.relative_to(package)
+        if place.parts[0] not in ("cli", "data_prep"):  # these lie elsewhere in a checkout
+            digest.update(place.as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from ecgtf.atomic import is_temporary, replacing
-from ecgtf.conditions import draw_rates, encode, of_split
+from ecgtf.conditions import check_told, draw_rates, encode, of_split
 from ecgtf.dataset import Manifest, finish_dataset, read_labels, read_manifest, write_split
 from ecgtf.ecg import Record, lead_matrix, select_leads
 from ecgtf.generators.base import Generator
@@ -251,8 +251,12 @@ def generate(
         raise ValueError(f"expected a batch_size of at least 1 record, received {batch_size}")
     if not 0 <= validation_share < 1:
         raise ValueError(f"expected a validation_share of 0 or more and below 1, received {validation_share}")
+    for name, value in (("age", age), ("heart_rate", heart_rate)):
+        if value is not None:
+            check_told(name, value)
     generator = load_run(run, precision)
     generator.batch_size = batch_size
+    trained_on = generator.run.trained_on()
     if like is not None:
         labels = labels_like(like, generator.task)
     elif labels is None:
@@ -285,7 +289,7 @@ def generate(
         elif format == "wfdb":
             _write_wfdb(out, records)
         else:
-            _write_dataset(out, records, len(labels), validation_share, generator, settings)
+            _write_dataset(out, records, len(labels), validation_share, generator, settings, trained_on)
     return out
 
 
@@ -310,7 +314,13 @@ def _records(
 
 
 def _write_dataset(
-    out: Path, records: Iterable[Record], count: int, validation_share: float, generator: TrainedGenerator, settings: dict
+    out: Path,
+    records: Iterable[Record],
+    count: int,
+    validation_share: float,
+    generator: TrainedGenerator,
+    settings: dict,
+    trained_on: list[str],
 ) -> Manifest:
     model = generator.model
     held_out = round(count * validation_share)
@@ -330,7 +340,7 @@ def _write_dataset(
             "kind": generator.run.config["kind"],
             "task": generator.task.reference,
             "settings": settings,
-            "trained_on": generator.run.trained_on(),
+            "trained_on": trained_on,
         },
     }
     return finish_dataset(out, manifest, summaries)

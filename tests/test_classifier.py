@@ -189,11 +189,11 @@ def test_the_records_of_a_training_are_free_again_when_it_is_over(tmp_path):
         next(iter(lost))
 
 
-def test_batches_that_are_left_early_end_at_once():
+def test_no_thread_tunes_batches():
     batches = augmented(
         training_batches(examples((5, 5)), batch_size=4), 0, 0, Augmentation(gain=0.1), rate=100.0, leads=("I", "II")
     )
-    assert not batches.options().autotune.enabled  # its thread is waited for, asleep for seconds
+    assert not batches.options().autotune.enabled  # an iterator that ends would wait for it, asleep for seconds
 
 
 def test_batches_show_sets_equally_often_on_request():

@@ -85,8 +85,10 @@ def test_order_without_shuffle_is_the_files(make_stream, small_dataset):
         np.testing.assert_array_equal(signals, whole[options.get("start_batch", 0) * 5 : options.get("limit")])
 
 
-def test_a_stream_that_is_left_early_ends_at_once(make_stream):
-    assert not make_stream(shuffle=True, repeat=True).options().autotune.enabled  # its thread is waited for, asleep for seconds
+def test_no_thread_tunes_a_stream(make_stream):
+    assert (
+        not make_stream(shuffle=True, repeat=True).options().autotune.enabled
+    )  # an iterator that ends would wait for it, asleep for seconds
 
 
 def test_each_epoch_shows_every_record_once_in_an_order_of_its_own(make_stream):

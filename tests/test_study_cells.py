@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from study_results import made_config
 
 from ecgtf.studies.cells import Cell, augmentation_cells, part_of, transfer_cells
-from ecgtf.studies.config_file import read_config, shipped_configs
+from ecgtf.studies.config import Grid
+from ecgtf.studies.config_file import config_of, read_config, shipped_configs
 from ecgtf.studies.results import Predictions, Results, Row
 
 BASE = """
@@ -281,3 +283,10 @@ def test_damaged_predictions_are_one_clear_line(tmp_path):
             results.predictions(cell, "A")
         assert str(path) in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def test_a_study_that_was_begun_with_idle_settings_can_be_reported():
+    config = made_config(grids={"transfer": (Grid(recipes=("plain",), ratios=(0.5, 1.0)),)})
+    assert config_of(config.as_dict()).grids["transfer"] == config.grids["transfer"]
+    with pytest.raises(ValueError, match="ratios changes nothing"):
+        config.check_idle()

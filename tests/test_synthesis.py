@@ -1,6 +1,7 @@
 """Drawing from a trained run: data sets, WFDB records, npz, and the Python API."""
 
 import functools
+import shutil
 import subprocess
 import sys
 
@@ -238,6 +239,17 @@ def test_a_request_that_is_refused_leaves_the_set_that_it_would_replace(run, tmp
     with pytest.raises(ValueError, match=says) as told:
         generate(run, tmp_path / "set", overwrite=True, **FEW | asked)
     assert "\n" not in str(told.value)
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["train.tfrecord-00000-of-00001"]
+
+
+def test_a_run_that_does_not_tell_what_it_saw_leaves_the_set_that_it_would_replace(run, tmp_path):
+    lost = tmp_path / "run"
+    shutil.copytree(run, lost)
+    (lost / "trained_on.txt").unlink()
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.tfrecord-00000-of-00001").write_text("as an interrupted draw leaves it")
+    with pytest.raises(ValueError, match="holds no trained_on"):
+        generate(lost, tmp_path / "set", overwrite=True, **FEW)
     assert [path.name for path in (tmp_path / "set").iterdir()] == ["train.tfrecord-00000-of-00001"]
 
 

@@ -259,7 +259,6 @@ class StudyConfig:
             raise ValueError(f"the source {OTHER!r} needs two collections, received {len(self.collections)}")
         if not grid.recipes and set(grid.classifiers) != {FOREST}:
             raise ValueError(f"expected recipes in each grid, names of {', '.join(self.recipes) or '[recipes.NAME]'}")
-        self._check_idle(study, grid)
         if study == "transfer" and 0 in grid.fractions:
             self._check_without_real(grid)
         rehearsing = any(self.recipes[name].rehearsal for name in grid.recipes)
@@ -270,8 +269,13 @@ class StudyConfig:
                     f"the source {source!r} ends with labels of another task than {self.task}; they cannot stand beside real ones"
                 )
 
+    def check_idle(self) -> None:
+        """Refuses settings that would change nothing, when they are read; a study that was begun with some can still be reported."""
+        for study, grids in self.grids.items():
+            for grid in grids:
+                self._check_idle(study, grid)
+
     def _check_idle(self, study: str, grid: Grid) -> None:
-        """Refuses settings that would change nothing."""
         idle, other = {
             "augmentation": (("fractions", "seen"), "transfer"),
             "transfer": (("ratios", "mixings"), "augmentation"),

@@ -34,7 +34,9 @@ def read_config(path: str | Path) -> StudyConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no TOML file: {error}") from error
     try:
-        return _built(content, path.stem)
+        config = _built(content, path.stem)
+        config.check_idle()
+        return config
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: {error}") from error
 
