@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -16,6 +15,7 @@ import tensorflow as tf
 from ecgtf.callbacks import GO_ON, TERMINATED, Averages, Best, Checkpoints, Guard, Report, Stopped
 from ecgtf.optimizer import AdamW
 from ecgtf.run_folder import Run
+from ecgtf.signals import watching
 
 
 class WorkerLost(RuntimeError):
@@ -187,7 +187,7 @@ def fit(
         ValueError: if no checkpoint can be read, or the workers do not see the same ones.
     """
     chief, strategy = is_chief(), model.distribute_strategy
-    with _watching_workers(), _watching_sigterm() as terminated:
+    with _watching_workers(), watching(signal.SIGTERM) as terminated:
         everyone = _everyone(strategy)
         _build_optimizer(model)
         folder = run.folder / "checkpoints" / stage
@@ -252,20 +252,6 @@ def _build_optimizer(model: keras.Model) -> None:
         if optimizer.use_ema and not int(optimizer.iterations.numpy()):
             for average, variable in zip(optimizer._model_variables_moving_average, model.trainable_variables, strict=True):
                 average.assign(variable)
-
-
-@contextmanager
-def _watching_sigterm() -> Iterator[Callable[[], bool]]:
-    """Gives a function that tells whether SIGTERM came, which ends nothing in the block; only the main thread may ask for it."""
-    came: list[int] = []  # no Event: its lock would not stand a second signal within the handler
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
-    try:
-        yield lambda: bool(came)
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 @contextmanager

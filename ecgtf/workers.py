@@ -18,6 +18,8 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
+from ecgtf.signals import watching
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -53,7 +55,8 @@ def run_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], workers: in
         yield from map(function, jobs)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_initialise_worker)
+    with _interrupts_held_back():  # also while it creates its locks, which would be left over
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_initialise_worker)
     try:
         with _interrupts_held_back():
             futures = [pool.submit(function, job) for job in jobs]
@@ -145,11 +148,20 @@ def _portable(error: BaseException) -> BaseException:
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
     """Ctrl-C waits, and never comes to processes started meanwhile: it is for the parent, which ends them in order."""
+    with watching(signal.SIGINT) as came, _blocked(signal.SIGINT):  # a library's thread may take what this one blocks
+        yield
+    if came():
+        signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def _blocked(number: signal.Signals) -> Iterator[None]:
+    """Holds a signal back from this thread, and from processes that it starts, as long as they live."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     resource_tracker.ensure_running()  # which lets it through again when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try:
         yield
     finally:

@@ -5,10 +5,12 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from ecgtf import workers
 from ecgtf.workers import available_cpus, run_in_turn, run_jobs
 
 
@@ -136,6 +138,29 @@ def test_ctrl_c_ends_the_job_in_turn(tmp_path):
     with pytest.raises(ProcessLookupError):
         os.kill(int(mark.read_text()), 0)
     assert not (tmp_path / "never").exists()
+
+
+def test_an_interrupt_waits_until_the_workers_have_begun(monkeypatch):
+    """Also one that the system hands to another thread than the one that starts them."""
+    begun = []
+
+    def press():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    class Pool(ProcessPoolExecutor):
+        def submit(self, function, job):
+            if not begun:
+                thread = threading.Thread(target=press)
+                thread.start()
+                thread.join()
+            begun.append(job)
+            return super().submit(function, job)
+
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", Pool)
+    with pytest.raises(KeyboardInterrupt):
+        next(run_jobs(time.sleep, [0, 0, 0], workers=2))
+    assert begun == [0, 0, 0]
 
 
 def test_available_cpus():
