@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
-from ecgtf.atomic import write_json
+from ecgtf.atomic import remove_folder, write_json
 from ecgtf.classifiers.transfer import finetune
 from ecgtf.closeness.evaluate import evaluate
 from ecgtf.data_prep.prepare import prepare
@@ -46,7 +45,7 @@ def demo(out: str | Path = "reports/demo", *, seed: int = 0, overwrite: bool = F
             raise ValueError(f"{out} holds something else than a demo; name another --out")
         if not overwrite:
             raise ValueError(f"{out} holds a demo already; use --overwrite to make it again, or name another --out")
-        shutil.rmtree(out)
+        remove_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / MARK, {"seed": seed})
     real, synthetic, runs = out / "data" / "simulated", out / "data" / "synthetic", out / "runs"

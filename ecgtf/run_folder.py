@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import shutil
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from typing import Any
 
 import keras
 
-from ecgtf.atomic import is_empty, replacing, write_atomically, write_json
+from ecgtf.atomic import is_empty, remove_folder, replacing, write_atomically, write_json
 
 
 def versions() -> dict[str, str]:
@@ -85,10 +84,10 @@ class Run:
         if not writes:
             there = resume and (folder / "config.json").exists()
             return cls(folder, cls.load(folder).config if there else config | {"finished": False}, writes)
-        if overwrite and folder.exists() and not resume:
-            if not is_empty(folder) and not (folder / "config.json").exists():
+        if overwrite and not resume:
+            if folder.exists() and not is_empty(folder) and not (folder / "config.json").exists():
                 raise ValueError(f"{folder} is not a run folder; it is left as it is: name another --out")
-            shutil.rmtree(folder)
+            remove_folder(folder)
         if folder.exists() and not is_empty(folder):
             if not resume:
                 raise ValueError(

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 import tensorflow as tf
 
-from ecgtf.atomic import is_temporary, replacing
+from ecgtf.atomic import is_temporary, remove_folder, replacing
 from ecgtf.conditions import check_told, draw_rates, encode, of_split
 from ecgtf.dataset import Manifest, finish_dataset, read_labels, read_manifest, write_split
 from ecgtf.ecg import Record, lead_matrix, select_leads
@@ -390,7 +390,7 @@ def _fresh(out: Path, format: str, overwrite: bool) -> Path:
         if not overwrite and not _unfinished(out):
             raise ValueError(f"{out} is not empty; use --overwrite to replace it, or name another --out")
         _check_replaceable(out, format)
-        shutil.rmtree(out)
+        remove_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     return out
 

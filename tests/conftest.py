@@ -1,8 +1,12 @@
 """Small data sets of seeded synthetic signals that the tests share."""
 
 import json
+import os
 import signal
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the tests beside it have the other processors: threads would wait for each other
+    os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 import numpy as np
 import pytest

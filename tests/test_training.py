@@ -1,6 +1,7 @@
 """The training loop and its run folders: resuming, replicas, logs, what is refused."""
 
 import csv
+import shutil
 import subprocess
 import sys
 
@@ -75,6 +76,21 @@ def test_a_run_killed_before_its_configuration_was_whole_starts_afresh(tmp_path)
         folder.mkdir()
         (folder / ".config.json.123.tmp").write_text("{")
         assert Run.load(Run.open(folder, {"command": "test"}, **options).folder).config["command"] == "test"
+
+
+def test_a_run_killed_while_it_is_replaced_leaves_no_half_of_it(tmp_path, monkeypatch):
+    def killed(folder, **_):
+        (folder / "log.csv").unlink()
+        raise KeyboardInterrupt
+
+    folder = Run.open(tmp_path / "run", {"command": "test"}).folder
+    (folder / "log.csv").write_text("step,loss\n")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", killed)
+        Run.open(folder, {"command": "test"}, overwrite=True)
+    assert not folder.exists()
+    Run.open(folder, {"command": "test"}, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_training_stops_at_the_step_asked_for_and_logs_every_checkpoint(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ecgtf.atomic import write_json
+from ecgtf.atomic import remove_folder, write_json
 from ecgtf.closeness.external import is_external
 from ecgtf.closeness.loading import compare_arrays, compare_folders
 from ecgtf.closeness.metrics import GROUPS, METRICS, Metric, is_worse
@@ -190,7 +189,7 @@ def _make_folder(out: Path, overwrite: bool) -> None:
     if "closeness.json" in names and UNFINISHED not in names and not overwrite:
         raise ValueError(f"{out} holds a report already; use --overwrite to replace it, or name another --out")
     if overwrite:
-        shutil.rmtree(out)
+        remove_folder(out)
         out.mkdir()
 
 
