@@ -85,9 +85,10 @@ def test_a_run_killed_while_it_is_replaced_leaves_no_half_of_it(tmp_path, monkey
 
     folder = Run.open(tmp_path / "run", {"command": "test"}).folder
     (folder / "log.csv").write_text("step,loss\n")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", killed)
-        Run.open(folder, {"command": "test"}, overwrite=True)
+        with pytest.raises(KeyboardInterrupt):
+            Run.open(folder, {"command": "test"}, overwrite=True)
     assert not folder.exists()
     Run.open(folder, {"command": "test"}, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
