@@ -26,6 +26,16 @@ class Commands(TyperGroup):
         """The commands as they were added, not by the alphabet."""
         return list(self.commands)
 
+    def parse_args(self, ctx, args):
+        """The options of `ecgtf` itself."""
+        asked = bool(args)  # which are used up; nothing at all is answered by the help
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if not asked or not hasattr(error, "format_message"):
+                raise
+            _tell_misuse(error)
+
     def invoke(self, ctx):
         """Runs a command and tells its errors."""
         # Before TensorFlow is imported: it logs its devices and CPU features otherwise.
@@ -33,15 +43,19 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except Exception as error:  # TensorFlow's errors share no other base class
-            if hasattr(error, "format_message"):  # a wrong option: Typer would print its usage too
-                command = f"{ctx.invoked_subcommand} " if ctx.invoked_subcommand else ""
-                _tell(ValueError(f"{error.format_message().rstrip('.')}. See: ecgtf {command}--help"), 2)
+            if hasattr(error, "format_message"):
+                _tell_misuse(error, ctx.invoked_subcommand)
             if isinstance(error, (typer.Abort, BrokenPipeError)) or hasattr(error, "exit_code"):
                 raise  # Typer's own, such as --help, and what Typer ends quietly: nobody reads on, as behind `| head`
             _tell(error, 2 if isinstance(error, (ValueError, *FILE_FOR_FOLDER)) else 1)
         except KeyboardInterrupt as error:
             typer.echo(f"{str(error) or 'stopped'}; {_GO_ON}", err=True)
             raise typer.Exit(130) from error
+
+
+def _tell_misuse(error: Exception, command: str | None = None) -> None:
+    """One line of a wrong option, where Typer would print its usage too."""
+    _tell(ValueError(f"{error.format_message().rstrip('.')}. See: {' '.join(filter(None, ('ecgtf', command)))} --help"), 2)
 
 
 def _tell(error: BaseException, code: int) -> None:

@@ -32,6 +32,8 @@ def test_several_candidates_are_listed(monkeypatch, tmp_path):
     ("words", "says"),
     [
         (["bogus"], "error: No such command 'bogus'. See: ecgtf --help"),
+        (["--bogus"], "error: No such option: --bogus. See: ecgtf --help"),
+        (["--version=3"], "error: Option '--version' does not take a value. See: ecgtf --help"),
         (["info"], "data: name one by its folder, or make one with: ecgtf prepare"),
         (["plot"], "data: name one by its folder, or make one with: ecgtf prepare"),
         (["evaluate"], "data: name one with --real, or make one with: ecgtf prepare"),
