@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ecgtf.atomic import sha256, write_atomically
+from ecgtf.atomic import is_empty, sha256, write_atomically
 from ecgtf.ecg import Rejection
 from ecgtf.manifest import FILE_NAME as MANIFEST
 from ecgtf.manifest import ShardSummary
@@ -116,7 +116,7 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
             raise ValueError(
                 f"{folder} holds a finished data set already; use --overwrite to replace it, or name another --out"
             )
-    elif not (folder / FILE_NAME).exists() and any(not file.name.endswith(".tmp") for file in folder.iterdir()):
+    elif not (folder / FILE_NAME).exists() and not is_empty(folder):
         raise ValueError(f"{folder} is not empty and holds no data set; choose an empty or a new folder")
 
 

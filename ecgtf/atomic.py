@@ -17,7 +17,7 @@ def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
     """A temporary file name to write to, which is renamed to `path` when the block ends and deleted when it fails.
 
     The name is hidden, so that no reader takes it for a file of its kind; it has the process in it, so that two processes that
-    write the same file do not mix; and it ends with `.tmp`, by which what a killed process leaves is known.
+    write the same file do not mix; and it ends with `.tmp` (and `suffix`), by which what a killed process leaves is known.
 
     Args:
         path: The file's final place; its folder must be there.
@@ -35,16 +35,20 @@ def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder to write to, which takes the place of `folder` when the block ends and is deleted when it fails.
 
-    It is there and empty, as are the folders above it, and its name is as that of `replacing`. Of processes that write the same
-    folder at the same time, the last one stays; they must not end at once.
+    It is there and empty, as are the folders above it, and its name is as that of `replacing`. What was there stays until then; a
+    link stays a link, to the new one. Of processes that write the same folder at the same time, the last one stays; they must not
+    end at once. What a killed process leaves under the hidden name stays.
     """
+    folder = folder.resolve()
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process of the same number
     unfinished.mkdir(parents=True)
     try:
         yield unfinished
-        remove_folder(folder)
+        old = _out_of_the_way(folder)
         os.replace(unfinished, folder)
+        if old is not None:
+            shutil.rmtree(old)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -53,14 +57,23 @@ def remove_folder(folder: Path) -> None:
     """Deletes a folder, if it is there; whoever is killed meanwhile leaves nothing under its name that counts as the whole folder.
 
     It gets a hidden name first. What is left under such a name is deleted by the next call for the same folder; no two processes
-    may delete it at once.
+    may delete it at once. A link stays, to an empty folder.
     """
+    place = folder.resolve()
+    old = _out_of_the_way(place)
+    if folder.is_symlink():
+        place.mkdir()
+    if old is not None:
+        shutil.rmtree(old)
+
+
+def _out_of_the_way(folder: Path) -> Path | None:
+    """Gives a folder, if it is there, a hidden name; deletes what was left under such a name before."""
     ours = re.compile(rf"\.{re.escape(folder.name)}\.\d+\.deleted\.tmp")
     for left in folder.parent.iterdir() if folder.parent.is_dir() else ():
         if ours.fullmatch(left.name):
             shutil.rmtree(left)
-    if folder.exists():
-        shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.{os.getpid()}.deleted.tmp")))
+    return folder.rename(folder.with_name(f".{folder.name}.{os.getpid()}.deleted.tmp")) if folder.exists() else None
 
 
 def is_empty(folder: Path) -> bool:

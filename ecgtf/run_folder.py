@@ -46,6 +46,20 @@ def _source_digest() -> str:
     return digest.hexdigest()[:12]
 
 
+def check_replaceable(folder: Path, overwrite: bool, use: str = "--overwrite to replace it") -> None:
+    """Nothing is overwritten unasked, and nothing but runs.
+
+    Raises:
+        ValueError: that says what else to `use`.
+    """
+    if not folder.exists() or is_empty(folder):
+        return
+    if not overwrite:
+        raise ValueError(f"{folder} is not empty; use {use}, or another --out")
+    if not (folder / "config.json").exists():
+        raise ValueError(f"{folder} is not a run folder; it is left as it is: name another --out")
+
+
 @dataclass
 class Run:
     """A run folder: what was asked for and what came of it."""
@@ -77,22 +91,21 @@ class Run:
             unsaid: What settings were of runs that are older than these settings and do not name them.
 
         Raises:
-            ValueError: if the folder is not empty (without `resume` or `overwrite`), or holds a run of another configuration.
+            ValueError: if the folder is not empty (without `resume` or `overwrite`, of which one may be given), or holds a run of
+                another configuration.
         """
+        if resume and overwrite:
+            raise ValueError("--resume goes on with a run and --overwrite replaces it: give one of the two")
         folder = Path(folder)
         config = json.loads(json.dumps(config))
         if not writes:
             there = resume and (folder / "config.json").exists()
             return cls(folder, cls.load(folder).config if there else config | {"finished": False}, writes)
-        if overwrite and not resume:
-            if folder.exists() and not is_empty(folder) and not (folder / "config.json").exists():
-                raise ValueError(f"{folder} is not a run folder; it is left as it is: name another --out")
-            remove_folder(folder)
-        if folder.exists() and not is_empty(folder):
-            if not resume:
-                raise ValueError(
-                    f"{folder} is not empty; use --resume to go on with its run, --overwrite to replace it, or another --out"
-                )
+        if not resume:
+            check_replaceable(folder, overwrite, "--resume to go on with its run, --overwrite to replace it")
+            if overwrite:
+                remove_folder(folder)
+        elif folder.exists() and not is_empty(folder):
             there = cls.load(folder)
             there.config = dict(unsaid or {}) | there.config
             other = sorted(key for key in config if there.config.get(key) != config[key])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ecgtf.atomic import replacing
-from ecgtf.run_folder import Run
+from ecgtf.atomic import replacing, replacing_folder
+from ecgtf.run_folder import Run, check_replaceable
 from ecgtf.synthesis import TrainedGenerator, load_run
 
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -42,21 +42,23 @@ def export(run: str | Path, out: str | Path, *, overwrite: bool = False) -> Path
     """
     generator = load_run(run)
     there = generator.run
-    if Path(out).resolve() == there.folder.resolve():
+    out = Path(out)
+    if out.resolve() == there.folder.resolve():
         raise ValueError(f"{out} is the run itself: name another --out")
+    check_replaceable(out, overwrite)
     config = {name: value for name, value in there.config.items() if name not in ("schema", "versions", "finished")}
     config["data"] = [Path(folder).name for folder in config["data"]]
     if config.get("start"):
         config["start"] = Path(config["start"]).name
-    copy = Run.open(out, config, overwrite=overwrite)
-    copy.config["versions"] = there.config["versions"]  # those that it was trained with
     bits = MANTISSA_BITS[there.config["precision"]]
     generator.model.set_weights([rounded(weight, bits) for weight in generator.model.get_weights()])
-    path = copy.save_model(generator.model)
-    _compress(path)
-    copy.write_trained_on(there.trained_on())
-    copy.finish()
-    return copy.folder
+    with replacing_folder(out) as unfinished:
+        copy = Run.open(unfinished, config)
+        copy.config["versions"] = there.config["versions"]  # those that it was trained with
+        _compress(copy.save_model(generator.model))
+        copy.write_trained_on(there.trained_on())
+        copy.finish()
+    return out
 
 
 def rounded(weight: np.ndarray, bits: int) -> np.ndarray:

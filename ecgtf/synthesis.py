@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
@@ -14,9 +12,9 @@ from typing import BinaryIO
 import numpy as np
 import tensorflow as tf
 
-from ecgtf.atomic import is_temporary, remove_folder, replacing
+from ecgtf.atomic import is_empty, replacing, replacing_folder
 from ecgtf.conditions import check_told, draw_rates, encode, of_split
-from ecgtf.dataset import Manifest, finish_dataset, read_labels, read_manifest, write_split
+from ecgtf.dataset import finish_dataset, read_labels, read_manifest, write_split
 from ecgtf.ecg import Record, lead_matrix, select_leads
 from ecgtf.generators.base import Generator
 from ecgtf.generators.presets import PRESETS  # and with it every model, by which Keras finds them
@@ -275,7 +273,8 @@ def generate(
     told = {name: [value] * len(labels) for name, value in told.items() if value is not None}
     conditions = (conditions_like(like, generator.task, generator.conditions) if like is not None else {}) | told
     encode(generator.conditions, conditions, len(labels))
-    out = _fresh(Path(out), format, overwrite)
+    out = Path(out) if format != "npz" or Path(out).suffix == ".npz" else Path(f"{out}.npz")
+    _check_replaceable(out, format, overwrite)
     settings = (
         options
         | {"seed": seed, "batch_size": batch_size, "precision": precision}
@@ -286,10 +285,13 @@ def generate(
         records = _records(generator, labels, conditions, seed, options, progress)
         if format == "npz":
             _write_npz(out, records, labels, generator)
-        elif format == "wfdb":
-            _write_wfdb(out, records)
-        else:
-            _write_dataset(out, records, len(labels), validation_share, generator, settings, trained_on)
+            return out
+        with replacing_folder(out) as unfinished:
+            if format == "wfdb":
+                _write_wfdb(unfinished, records)
+            else:
+                description = _description(out.name, generator, settings, trained_on)
+                _write_dataset(unfinished, records, len(labels), validation_share, description)
     return out
 
 
@@ -313,54 +315,46 @@ def _records(
         progress.update(number)
 
 
-def _write_dataset(
-    out: Path,
-    records: Iterable[Record],
-    count: int,
-    validation_share: float,
-    generator: TrainedGenerator,
-    settings: dict,
-    trained_on: list[str],
-) -> Manifest:
-    model = generator.model
-    held_out = round(count * validation_share)
-    records = iter(records)
-    summaries = []
-    for split, size in (("train", count - held_out), ("validation", held_out)):
-        summaries += write_split(out, split, records, size, model.leads, model.samples)
-    manifest = {
-        "name": out.name,
+def _description(name: str, generator: TrainedGenerator, settings: dict, trained_on: list[str]) -> dict:
+    """What the manifest of a set says of it."""
+    model, config = generator.model, generator.run.config
+    return {
+        "name": name,
         "sampling_rate": model.sampling_rate,
         "seconds": model.samples / model.sampling_rate,
         "leads": model.leads,
-        "sources": [{"name": f"synthetic ({generator.run.config['kind']})", "licence": "as the training data", "citation": ""}],
-        "provenance": {"command": "generate", "versions": generator.run.config["versions"]},
+        "sources": [{"name": f"synthetic ({config['kind']})", "licence": "as the training data", "citation": ""}],
+        "provenance": {"command": "generate", "versions": config["versions"]},
         "generator": {
             "run": generator.run.folder.name,
-            "kind": generator.run.config["kind"],
+            "kind": config["kind"],
             "task": generator.task.reference,
             "settings": settings,
             "trained_on": trained_on,
         },
     }
-    return finish_dataset(out, manifest, summaries)
 
 
-def _write_wfdb(out: Path, records: Iterable[Record]) -> None:
-    """A folder of WFDB records, which appears when it is whole: nothing in it says how many there should be."""
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        for record in records:
-            comments = [f"Dx: {','.join(record.codes)}"]
-            write_record(unfinished, record.id.rsplit("/", 1)[-1], record.signal, record.leads, record.sampling_rate, comments)
-        unfinished.replace(out)  # which is there, and empty
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+def _write_dataset(folder: Path, records: Iterator[Record], count: int, validation_share: float, description: dict) -> None:
+    """A data set of so many records, the last of which are its validation split."""
+    held_out, samples = round(count * validation_share), round(description["seconds"] * description["sampling_rate"])
+    summaries = []
+    for split, size in (("train", count - held_out), ("validation", held_out)):
+        summaries += write_split(folder, split, records, size, description["leads"], samples)
+    finish_dataset(folder, description, summaries)
+
+
+def _write_wfdb(folder: Path, records: Iterable[Record]) -> None:
+    """WFDB records, with their class as a diagnosis."""
+    for record in records:
+        comments = [f"Dx: {','.join(record.codes)}"]
+        write_record(folder, record.id.rsplit("/", 1)[-1], record.signal, record.leads, record.sampling_rate, comments)
 
 
 def _write_npz(out: Path, records: Iterable[Record], labels: np.ndarray, generator: TrainedGenerator) -> None:
     """An npz archive with signals (streamed), labels, classes, leads and sampling rate."""
     model = generator.model
+    out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as unfinished, zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         with archive.open("signals.npy", "w", force_zip64=True) as file:
             _npy_header(file, (len(labels), model.samples, len(model.leads)))
@@ -376,36 +370,21 @@ def _npy_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
 
 
-def _fresh(out: Path, format: str, overwrite: bool) -> Path:
-    """Makes sure that nothing is overwritten unasked, and that nothing half-written stays."""
+def _check_replaceable(out: Path, format: str, overwrite: bool) -> None:
+    """Nothing is overwritten unasked, and nothing that `generate` did not write."""
     if format == "npz":
-        out = out if out.suffix == ".npz" else out.with_name(out.name + ".npz")
         if out.exists() and not overwrite:
             raise ValueError(f"{out} is there already; use --overwrite to replace it, or name another --out")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return out
+        return
     if out.is_file():
         raise ValueError(f"{out} is a file; expected a folder, or --format npz")
-    if out.exists() and any(out.iterdir()):
-        if not overwrite and not _unfinished(out):
-            raise ValueError(f"{out} is not empty; use --overwrite to replace it, or name another --out")
-        _check_replaceable(out, format)
-        remove_folder(out)
-    out.mkdir(parents=True, exist_ok=True)
-    return out
-
-
-def _check_replaceable(out: Path, format: str) -> None:
-    """Never deletes a folder that `generate` did not write."""
+    if not out.exists() or is_empty(out):
+        return
+    if not overwrite:
+        raise ValueError(f"{out} is not empty; use --overwrite to replace it, or name another --out")
     if format == "wfdb":
         others = [path.name for path in sorted(out.iterdir()) if not re.fullmatch(r"\d{7}\.(hea|dat)", path.name)]
         if others:
             raise ValueError(f"{out} holds {others[0]}, which generate did not write; it is left as it is: name another --out")
-    elif not _unfinished(out) and not read_manifest(out).synthetic:
+    elif not read_manifest(out).synthetic:
         raise ValueError(f"{out} holds real records; it is left as it is: name another --out")
-
-
-def _unfinished(out: Path) -> bool:
-    """Whether the folder holds nothing but the shards of an interrupted `generate`."""
-    names = [path.name for path in out.iterdir() if not is_temporary(path)]
-    return all(re.fullmatch(r"(train|validation)\.tfrecord-\d{5}-of-\d{5}", name) for name in names)

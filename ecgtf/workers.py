@@ -101,20 +101,29 @@ def run_in_turn(
             process.start()
         theirs.close()  # the process has its own: where it dies, there is nobody to send to or receive from
         try:
-            ours.send((function, some))
+            with _noticing_a_death():
+                ours.send((function, some))
             for _ in some:
-                result, error = ours.recv()
+                with _noticing_a_death():
+                    result, error = ours.recv()
                 if error is not None:
                     raise error
                 yield result
-        except (EOFError, ConnectionError):
-            raise WorkerDied(f"{_DIED}{_OR_NO_GUARD}") from None
         except BaseException:
             process.terminate()
             raise
         finally:
             process.join()
             ours.close()
+
+
+@contextmanager
+def _noticing_a_death() -> Iterator[None]:
+    """A connection that ends is a process that died; a job's own errors come through it."""
+    try:
+        yield
+    except (EOFError, ConnectionError):
+        raise WorkerDied(f"{_DIED}{_OR_NO_GUARD}") from None
 
 
 def _work_through(first: Callable[[], object] | None, connection: Connection) -> None:

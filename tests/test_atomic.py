@@ -64,6 +64,19 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     assert [path.name for path in folder.iterdir()] == ["new"]
 
 
+def test_a_link_stays_and_leads_to_the_new_folder(tmp_path):
+    place, link = tmp_path / "disk" / "set", tmp_path / "set"
+    place.mkdir(parents=True)
+    (place / "old").touch()
+    link.symlink_to(place)
+    with replacing_folder(link) as unfinished:
+        (unfinished / "new").touch()
+    assert [path.name for path in place.iterdir()] == ["new"]
+    remove_folder(link)
+    assert list(link.iterdir()) == []
+    assert list(place.parent.iterdir()) == [place]
+
+
 class Killed(BaseException):
     """What nobody catches."""
 

@@ -15,7 +15,7 @@ from ecgtf.dataset import check_no_leak, hash_id, load_arrays, read_manifest, ve
 from ecgtf.ecg import LEADS
 from ecgtf.precision import set_precision
 from ecgtf.run_folder import Run
-from ecgtf.synthesis import class_labels, generate, labels_like
+from ecgtf.synthesis import FORMATS, TrainedGenerator, class_labels, generate, labels_like
 from ecgtf.tasks import get_task
 from ecgtf.train_generator import train_generator
 from ecgtf.wfdb_io import write_record
@@ -117,8 +117,7 @@ def test_wfdb_records_appear_when_all_of_them_are_there(run, tmp_path, monkeypat
     monkeypatch.setattr("ecgtf.synthesis.write_record", stop)
     with pytest.raises(KeyboardInterrupt):
         generate(run, tmp_path / "records", per_class=1, format="wfdb", **FEW)
-    assert not list((tmp_path / "records").iterdir())
-    assert [path.name for path in tmp_path.iterdir()] == ["records"]
+    assert not list(tmp_path.iterdir())
     monkeypatch.undo()
     generate(run, tmp_path / "records", per_class=1, format="wfdb", **FEW)
     generate(run, tmp_path / "records", per_class=1, format="wfdb", overwrite=True, **FEW)
@@ -185,15 +184,26 @@ def test_a_few_records_are_the_first_ones_of_a_batch_at_less_cost(run, open_gene
     np.testing.assert_allclose(few, many[:3], atol=0.004)  # two steps of what is stored
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_is_replaced_stays_until_all_is_drawn(run, tmp_path, monkeypatch, format):
+    out = generate(run, tmp_path / "set", per_class=1, format=format, **FEW)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def diverged(_, signals):
+        raise ValueError("no number")
+
+    monkeypatch.setattr(TrainedGenerator, "_storable", diverged)
+    with pytest.raises(ValueError, match="no number"):
+        generate(run, out, per_class=2, format=format, overwrite=True, **FEW)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_what_is_there_is_not_overwritten_unasked(run, small_dataset, tmp_path):
     out = generate(run, tmp_path / "set", per_class=1, **FEW)
     with pytest.raises(ValueError, match="use --overwrite"):
         generate(run, out, per_class=1, **FEW)
     generate(run, out, per_class=2, overwrite=True, **FEW)
     assert read_manifest(out).records == 14
-    (out / "dataset.json").rename(out / ".dataset.json.123.tmp")  # as a killed command leaves it
-    generate(run, out, per_class=1, **FEW)
-    assert read_manifest(out).records == 7
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "thesis.txt").write_text("precious")
     with pytest.raises(ValueError, match="no data set"):
@@ -235,7 +245,7 @@ def test_what_is_there_is_not_overwritten_unasked(run, small_dataset, tmp_path):
 )
 def test_a_request_that_is_refused_leaves_the_set_that_it_would_replace(run, tmp_path, asked, says):
     (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "train.tfrecord-00000-of-00001").write_text("as an interrupted draw leaves it")
+    (tmp_path / "set" / "train.tfrecord-00000-of-00001").write_text("as a set that is there")
     with pytest.raises(ValueError, match=says) as told:
         generate(run, tmp_path / "set", overwrite=True, **FEW | asked)
     assert "\n" not in str(told.value)
@@ -247,7 +257,7 @@ def test_a_run_that_does_not_tell_what_it_saw_leaves_the_set_that_it_would_repla
     shutil.copytree(run, lost)
     (lost / "trained_on.txt").unlink()
     (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "train.tfrecord-00000-of-00001").write_text("as an interrupted draw leaves it")
+    (tmp_path / "set" / "train.tfrecord-00000-of-00001").write_text("as a set that is there")
     with pytest.raises(ValueError, match="holds no trained_on"):
         generate(lost, tmp_path / "set", overwrite=True, **FEW)
     assert [path.name for path in (tmp_path / "set").iterdir()] == ["train.tfrecord-00000-of-00001"]

@@ -78,6 +78,12 @@ def test_a_run_killed_before_its_configuration_was_whole_starts_afresh(tmp_path)
         assert Run.load(Run.open(folder, {"command": "test"}, **options).folder).config["command"] == "test"
 
 
+def test_a_run_goes_on_or_is_replaced(tmp_path):
+    with pytest.raises(ValueError, match="give one of the two"):
+        Run.open(tmp_path / "run", {"command": "test"}, resume=True, overwrite=True)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_killed_while_it_is_replaced_leaves_no_half_of_it(tmp_path, monkeypatch):
     def killed(folder, **_):
         (folder / "log.csv").unlink()

@@ -94,6 +94,15 @@ def wait_for_the_end(path):
     leave_a_mark_and_sleep(path)
 
 
+def find_the_end(_):
+    raise EOFError("the archive ends early")
+
+
+def test_an_end_that_a_job_met_is_not_its_process_end():
+    with pytest.raises(EOFError, match="the archive ends early"):
+        list(run_in_turn(find_the_end, [0, 1], at_most=1))
+
+
 def test_errors_that_cannot_be_sent_are_told():
     with pytest.raises(RuntimeError, match="Unsendable: this and that"):
         list(run_in_turn(fail, [0, 1], at_most=1))

@@ -190,7 +190,7 @@ def _make_folder(out: Path, overwrite: bool) -> None:
         raise ValueError(f"{out} holds a report already; use --overwrite to replace it, or name another --out")
     if overwrite:
         remove_folder(out)
-        out.mkdir()
+        out.mkdir(exist_ok=True)
 
 
 def _task_of(synthetic: str | Path | list) -> str:

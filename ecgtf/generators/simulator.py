@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ecgtf.atomic import replacing_folder
+from ecgtf.atomic import is_empty, replacing_folder
 from ecgtf.ecg import LEADS, Record, derive_leads
 from ecgtf.generators.electrode_noise import draw_noise
 from ecgtf.generators.heart_vector import Heart, draw_heart, p_wave_lead, p_wave_vector, ventricular_vector
@@ -228,7 +228,7 @@ def _breathe(vector: np.ndarray, breath: np.ndarray, body: np.ndarray) -> np.nda
 def _check_replaceable(out: Path, overwrite: bool) -> None:
     if not out.is_dir():
         raise ValueError(f"{out} is a file; name a folder for the collection")
-    if not any(out.iterdir()):
+    if is_empty(out):
         return
     if not (out / SETTINGS_FILE).is_file():
         raise ValueError(f"{out} is not empty and holds no simulated collection; name another folder")
