@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -172,12 +173,6 @@ def train_generator(
         return run
     if on_start:
         on_start(run.folder)
-    if "heart_rate" in conditions:  # by which it is drawn from where none is asked for
-        rates = of_split(("heart_rate",), data, "train", task)["heart_rate"]
-        kept = labels if task.multi_label else labels[labels.any(axis=1)]
-        run.config["heart_rates"] = rates_by_class(rates, kept, task.classes)
-        run.write_config()
-
     started = time.monotonic()
     training = Training(
         run=run,
@@ -197,6 +192,8 @@ def train_generator(
         resume=resume,
         quiet=quiet,
     )
+    if "heart_rate" in conditions and "heart_rates" not in run.config:
+        training.keep_heart_rates(labels)
     model = training.train_vqvae() if kind == "vqvae" else training.train_denoiser()
     run.save_model(model)
     run.finish(minutes=round((time.monotonic() - started) / 60, 2))
@@ -267,6 +264,17 @@ class Training:
     def conditions(self) -> tuple[str, ...]:
         """What the generator is told beside the classes."""
         return self.stages.label["conditions"]
+
+    @cached_property
+    def told(self) -> dict[str, np.ndarray]:
+        """The conditions of the training records: heart rates are measured once."""
+        return of_split(self.conditions, self.data, "train", self.task)
+
+    def keep_heart_rates(self, labels: np.ndarray) -> None:
+        """Notes the heart rates of each class `(records, classes)`, from which one is drawn where none is asked for."""
+        kept = labels if self.task.multi_label else labels[labels.any(axis=1)]
+        self.run.config["heart_rates"] = rates_by_class(self.told["heart_rate"], kept, self.task.classes)
+        self.run.write_config()
 
     def _write_trained_on(self, task: Task | None) -> None:
         """Keeps the ids of the training records, and of those of the run to start from: its weights have seen them."""
@@ -417,7 +425,7 @@ class Training:
         """The conditions of the records of a split, where the generator is told any."""
         if task is None or not self.conditions:
             return None
-        values = of_split(self.conditions, self.data, split, task)
+        values = self.told if split == "train" else of_split(self.conditions, self.data, split, task)
         return encode(self.conditions, values, len(values[self.conditions[0]]))
 
     def _shown(self, model: Generator, stage: Stage) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -122,15 +124,8 @@ def finetune(
     task = get_task(task)
     check_kind(kind, preset)
     check_limits(learning_rate, max_minutes)
-    if mode not in MODES:
-        raise ValueError(f"unknown mode {mode!r}; expected one of {', '.join(MODES)}")
     together = mode == TOGETHER
-    if synthetic is not None and from_run is not None and not together:
-        raise ValueError("give synthetic data to pre-train on or a run to start from, not both")
-    if together and (synthetic is None or rehearse is not None or pretrain_steps is not None):
-        raise ValueError(
-            "together learns real and synthetic records in one training: give synthetic data, and no pretrain_steps or rehearse"
-        )
+    _check_mode(mode, synthetic, from_run, rehearse, pretrain_steps)
     check_apart(from_run, out)
     check_one_worker()
     start = None if from_run is None else classifier_run(from_run)
@@ -172,14 +167,7 @@ def finetune(
     }
     if start is not None:
         _check_start(start, config)
-    seen = lineage(data) | (set() if start is None else set(start.trained_on()))
-    chosen_by = set() if start is None else set(start.chosen_by())  # weights are chosen by these records
-    for others in (synthetic, rehearse):
-        if others is not None:
-            check_fit(data, others)
-            check_untested(others, data if test_data is None else test_data)
-            seen |= lineage(others) | real_ids(others, "train", task)
-            chosen_by |= real_ids(others, "validation", task)
+    seen, chosen_by = _history(data, start, (synthetic, rehearse), data if test_data is None else test_data, task)
     train, validation, test = read_splits(data, test_data, task, seed)
     check_classes(train.labels, task, allow_empty)
     used = train.take(share(train.labels, real_frac, seed))
@@ -201,10 +189,9 @@ def finetune(
     run.write_config()
     if rehearse is not None:
         used = used.plus(mix(used, read_examples(rehearse, "train", task), rehearsal, task.multi_label, seed))
+    notes = not (quiet or allow_empty)
     if together:
-        made, held_out = _synthetic_splits(synthetic, task, seed)
-        if not (quiet or allow_empty):
-            _note_lacking(synthetic, made, used, task)
+        made, held_out = _synthetic_splits(synthetic, task, seed, used if notes else None)
         run.config["training_records"]["synthetic"] = counts(made.labels, task)
         used, validation = _as_one_set(used, "real").plus(_as_one_set(made, "synthetic")), validation.plus(held_out)
         del made, held_out  # both hold copies
@@ -230,24 +217,19 @@ def finetune(
         "resume": resume,
         "quiet": quiet,
     }
-    with strategy.scope():
-        if start is not None:
-            model = load_classifier(start)
-        elif pretrains and (run.folder / "pretrained.keras").exists():
-            model = run.load_model("pretrained")
-        else:
-            if pretrains:
-                made, held_out = _synthetic_splits(synthetic, task, seed)
-                if not (quiet or allow_empty):
-                    _note_lacking(synthetic, made, used, task)
-            model = new_classifier(kind, made if pretrains else used, task.classes, task.multi_label, preset)
-    if pretrains and not (run.folder / "pretrained.keras").exists():
-        rate = lengths["learning_rate"]
-        fit_classifier(
-            model, made, held_out, stage="pretrain", steps=pretrain_steps, learning_rate=rate, max_minutes=left(0.5), **shared
+    if pretrains:
+        model = _pretrained(
+            lambda: _synthetic_splits(synthetic, task, seed, used if notes else None),
+            lambda records: new_classifier(kind, records, task.classes, task.multi_label, preset),
+            shared | {"steps": pretrain_steps, "learning_rate": lengths["learning_rate"], "max_minutes": left(0.5)},
         )
-        run.save_model(model, "pretrained")
-        del made, held_out
+    else:
+        with strategy.scope():
+            model = (
+                load_classifier(start)
+                if start is not None
+                else new_classifier(kind, used, task.classes, task.multi_label, preset)
+            )
 
     before = None
     if not fresh and len(test) and _same_classes(model, task):
@@ -265,13 +247,56 @@ def finetune(
         _train_only_head(model, True)
         fit_classifier(model, used, validation, stage="head", steps=head_steps, max_minutes=left(0.2), **shared)
         _train_only_head(model, False)
-    done = fit_classifier(
-        model, used, validation, stage="finetune", steps=max(1, steps - head_steps), max_minutes=left(), **shared
-    )
+    steps = max(1, steps - head_steps)
+    done = fit_classifier(model, used, validation, stage="finetune", steps=steps, max_minutes=left(), **shared)
     run.save_model(model)
     write_metrics(run, model, test, task, bootstrap=bootstrap, seed=seed, before=before)
     run.finish(steps_done=done, minutes=round((time.monotonic() - started) / 60, 2))
     return run
+
+
+def _check_mode(
+    mode: str, synthetic: Folders | None, from_run: str | Path | None, rehearse: Folders | None, pretrain_steps: int | None
+) -> None:
+    if mode not in MODES:
+        raise ValueError(f"unknown mode {mode!r}; expected one of {', '.join(MODES)}")
+    if mode == TOGETHER and (synthetic is None or rehearse is not None or pretrain_steps is not None):
+        raise ValueError(
+            "together learns real and synthetic records in one training: give synthetic data, and no pretrain_steps or rehearse"
+        )
+    if mode != TOGETHER and synthetic is not None and from_run is not None:
+        raise ValueError("give synthetic data to pre-train on or a run to start from, not both")
+
+
+def _history(
+    data: Folders, start: Run | None, beside: Sequence[Folders | None], tested: Folders, task: Task
+) -> tuple[set[str], set[str]]:
+    """Hashed ids of the records that weights have learnt, and have been chosen by, through all but the real training records: those
+    of the run to start from, and the sets `beside` the data, which are checked."""
+    seen = lineage(data) | (set() if start is None else set(start.trained_on()))
+    chosen_by = set() if start is None else set(start.chosen_by())
+    for folders in beside:
+        if folders is not None:
+            check_fit(data, folders)
+            check_untested(folders, tested)
+            seen |= lineage(folders) | real_ids(folders, "train", task)
+            chosen_by |= real_ids(folders, "validation", task)
+    return seen, chosen_by
+
+
+def _pretrained(
+    read: Callable[[], tuple[Examples, Examples]], build: Callable[[Examples], keras.Model], training: dict[str, Any]
+) -> keras.Model:
+    """The network that has learnt the synthetic records, which an earlier start of the run may have finished."""
+    run = training["run"]
+    with training["strategy"].scope():
+        if (run.folder / "pretrained.keras").exists():
+            return run.load_model("pretrained")
+        train, validation = read()
+        model = build(train)
+    fit_classifier(model, train, validation, stage="pretrain", **training)
+    run.save_model(model, "pretrained")
+    return model
 
 
 def replace_head(model: keras.Model, task: Task) -> keras.Model:
@@ -280,10 +305,15 @@ def replace_head(model: keras.Model, task: Task) -> keras.Model:
     return keras.Model(model.inputs, LogitsHead(task.classes, task.multi_label)(below), name=model.name)
 
 
-def _synthetic_splits(synthetic: Folders, task: Task, seed: int) -> tuple[Examples, Examples]:
-    """Training and validation records of synthetic sets; a tenth of the training records where there is no validation split."""
+def _synthetic_splits(synthetic: Folders, task: Task, seed: int, real: Examples | None) -> tuple[Examples, Examples]:
+    """Training and validation records of synthetic sets; a tenth of the training records where there is no validation split.
+
+    Classes that they lack and the `real` records have are noted.
+    """
     train, validation = (read_examples(synthetic, split, task) for split in ("train", "validation"))
     check_classes(train.labels, task, allow_empty=True)
+    if real is not None:
+        _note_lacking(synthetic, train, real, task)
     return (train, validation) if len(validation) else hold_out(train, seed)
 
 
