@@ -66,12 +66,10 @@ class Denoiser(Generator):
         **kwargs,
     ):
         super().__init__(leads, samples, sampling_rate, scale, **kwargs)
-        if not 0 <= prefix <= 1:
-            raise ValueError(f"expected a share of records with a prefix from 0 to 1, received {prefix}")
         if network not in NETWORKS:
             raise ValueError(f"unknown network {network!r}; expected one of {', '.join(NETWORKS)}")
         check_whole(patch=patch, noise_levels=noise_levels)
-        check_share(label_drop=label_drop)
+        check_share(label_drop=label_drop, prefix=prefix)
         self.classes, self.task = tuple(classes), task
         self.network_name = network
         self.network_options = {  # as they come back from a file
