@@ -1,4 +1,4 @@
-"""What a generator can be told of a record beside its classes: age, sex and heart rate, as columns behind the label (NumPy only).
+"""What a generator can be told of a record beside its classes: age, sex and heart rate, as columns behind the label (no TensorFlow).
 
 A number becomes weights of knots, 1 shared between the two nearest, so that a label times a learned matrix is a piecewise linear
 function of it; unknown is all zeros.
