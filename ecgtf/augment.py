@@ -14,17 +14,12 @@ from dataclasses import dataclass, fields
 import numpy as np
 import tensorflow as tf
 
-from ecgtf.ecg import DOWER, INDEPENDENT_LEADS, LEADS, lead_matrix
+from ecgtf.ecg import DOWER, ELECTRODES, ELECTRODES_TO_LEADS, INDEPENDENT_LEADS, LEADS, lead_matrix
 
 WANDER_BAND = (0.05, 0.5)
 """Hz: where baseline wander lies."""
 
 _WANDERERS = 5  # sinusoids that make up the wander of a record
-_ELECTRODES_TO_LEADS = np.zeros((9, 8))  # RA, LA, LL, C1 ... C6 to I, II, V1 ... V6 (Einthoven; Wilson's terminal)
-_ELECTRODES_TO_LEADS[:3, 0] = -1, 1, 0
-_ELECTRODES_TO_LEADS[:3, 1] = -1, 0, 1
-_ELECTRODES_TO_LEADS[:3, 2:] = -1 / 3
-_ELECTRODES_TO_LEADS[3:, 2:] = np.eye(6)
 
 _MOST = {  # what an augmentation may be at most, and in which unit
     "gain": (2.0, ""),
@@ -191,7 +186,7 @@ def random_wander(signal, seed, rate: float, leads: Sequence[str], mv: float):
     frequency = low * (high / low) ** tf.random.stateless_uniform((batch, 1, _WANDERERS), of_frequency)
     turn = 2 * np.pi * frequency * tf.cast(tf.range(time), tf.float32)[None, :, None] / rate  # (batch, time, wanderers)
     # normal weights of sine and cosine are a random amplitude and phase
-    weights = tf.random.stateless_normal((batch, 2 * _WANDERERS, len(_ELECTRODES_TO_LEADS)), of_amplitude) / _WANDERERS**0.5
+    weights = tf.random.stateless_normal((batch, 2 * _WANDERERS, len(ELECTRODES)), of_amplitude) / _WANDERERS**0.5
     wander = tf.concat([tf.sin(turn), tf.cos(turn)], axis=-1) @ (weights @ _to_leads(signal, leads))
     return signal + tf.cast(_sizes(batch, of_size, mv) * wander, signal.dtype)
 
@@ -210,7 +205,7 @@ def random_noise(signal, seed, leads: Sequence[str], mv: float):
     of_size, of_colour, of_noise = _split(seed, 3)
     batch, time = tf.shape(signal)[0], tf.shape(signal)[1]
     colour = tf.random.stateless_uniform((batch, 1, 1), of_colour, -0.5, 0.5)
-    white = tf.random.stateless_normal((batch, time + 1, len(_ELECTRODES_TO_LEADS)), of_noise) @ _to_leads(signal, leads)
+    white = tf.random.stateless_normal((batch, time + 1, len(ELECTRODES)), of_noise) @ _to_leads(signal, leads)
     noise = (white[:, 1:] + colour * white[:, :-1]) / tf.sqrt(1 + colour**2)
     return signal + tf.cast(_sizes(batch, of_size, mv) * noise, signal.dtype)
 
@@ -331,5 +326,5 @@ def _to_leads(signal, leads: Sequence[str]):
         raise ValueError(
             f"expected signals with the {len(leads)} leads {', '.join(leads)}, received shape {tuple(signal.shape)}"
         )
-    matrix = _ELECTRODES_TO_LEADS @ lead_matrix(INDEPENDENT_LEADS, leads)
+    matrix = ELECTRODES_TO_LEADS @ lead_matrix(INDEPENDENT_LEADS, leads)
     return tf.constant(matrix / np.sqrt(2), tf.float32)  # limb leads are differences of two electrodes

@@ -1,4 +1,4 @@
-"""What a generator can be told of a record beside its classes: age, sex and heart rate, as columns behind the label (NumPy only).
+"""What a generator can be told of a record beside its classes: age, sex and heart rate, as columns behind the label (no TensorFlow).
 
 A number becomes weights of knots, 1 shared between the two nearest, so that a label times a learned matrix is a piecewise linear
 function of it; unknown is all zeros.
@@ -125,8 +125,9 @@ def _encode(name: str, values: Sequence[Any]) -> np.ndarray:
                 raise ValueError(f"expected a sex of {' or '.join(SEXES)}, received {value!r}")
         return np.array([[value == sex for sex in SEXES] for value in values], float).reshape(len(values), len(SEXES))
     numbers = np.array([np.nan if value is None else value for value in values], float)
-    if np.isinf(numbers).any() or (numbers < 0).any():
-        raise ValueError(f"expected {name.replace('_', ' ')} in {UNITS[name]}, 0 or more, received {numbers.min():g}")
+    impossible = numbers[np.isinf(numbers) | (numbers < 0)]
+    if len(impossible):
+        raise ValueError(f"expected {name.replace('_', ' ')} in {UNITS[name]}, 0 or more, received {impossible[0]:g}")
     knots = KNOTS[name]
     place = (np.clip(numbers, knots[0], knots[-1]) - knots[0]) / (knots[1] - knots[0])
     weights = np.maximum(0.0, 1.0 - np.abs(place[:, None] - np.arange(len(knots))))

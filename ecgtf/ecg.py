@@ -33,6 +33,15 @@ DOWER = np.array(
 )
 """Lead field `(8, 3)`: the independent leads of a heart vector (x to the left, y to the feet, z to the back) (Dower et al. 1980)."""
 
+ELECTRODES = ("RA", "LA", "LL", "C1", "C2", "C3", "C4", "C5", "C6")
+
+ELECTRODES_TO_LEADS = np.zeros((9, 8))
+"""From `ELECTRODES` to the independent leads (Einthoven's; Wilson's central terminal)."""
+ELECTRODES_TO_LEADS[:3, 0] = -1, 1, 0
+ELECTRODES_TO_LEADS[:3, 1] = -1, 0, 1
+ELECTRODES_TO_LEADS[:3, 2:] = -1 / 3
+ELECTRODES_TO_LEADS[3:, 2:] = np.eye(6)
+
 _LIMB_EQUATIONS = {  # lead: its weights on I and II
     "I": (1.0, 0.0),
     "II": (0.0, 1.0),

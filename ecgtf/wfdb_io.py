@@ -57,8 +57,6 @@ class Channel:
     baseline: int
     """The digital value of 0 physical units."""
     units: str
-    checksum: int | None
-    """Sum of the samples modulo 65536; None where the header gives none."""
     name: str
 
 
@@ -127,18 +125,15 @@ def read_header(path: str | Path) -> Header:
     return Header(path, rate, samples, channels, tuple(comments))
 
 
-def read_record(path: str | Path, *, checksum: bool = False) -> tuple[np.ndarray, tuple[str, ...], float]:
+def read_record(path: str | Path) -> tuple[np.ndarray, tuple[str, ...], float]:
     """The record `path` (with or without `.hea`): `(signal, leads, rate)`.
 
     `signal` is `(time, leads)` float32 in millivolts with NaN for missing samples, `leads` as `Header.leads`, `rate` in Hz.
-
-    Args:
-        path: the record.
-        checksum: also compare the samples with the header's checksums (format 16 only; `wfdb` does not look at them).
+    Like `wfdb`, it does not look at the header's checksums.
 
     Raises:
         ValueError: in one line, for every fault of the header (see `read_header`), a missing or truncated signal file, a unit
-            that is no voltage, an empty record, a wrong checksum.
+            that is no voltage, an empty record.
     """
     header = read_header(path)
     name = _shown(header.path)
@@ -161,8 +156,6 @@ def read_record(path: str | Path, *, checksum: bool = False) -> tuple[np.ndarray
         digital = np.fromfile(file, "<i2", samples * len(header.channels), offset=first.byte_offset).reshape(samples, -1)
     except OSError as error:
         raise ValueError(f"{name}: signal file {first.file!r} cannot be read ({error.strerror})") from error
-    if checksum:
-        _check_sums(header, digital)
     signal = digital.astype(np.float32)
     baselines = np.array([channel.baseline for channel in header.channels], np.float32)
     if baselines.any():
@@ -271,9 +264,8 @@ def _parse_signal_line(file: str, line: str) -> Channel:
         raise ValueError(f"{file}: expected whole numbers after the gain in the signal line {line[:80]!r}") from None
     if baseline is None:
         baseline = numbers[1] if len(numbers) > 1 else 0
-    checksum = numbers[3] if len(numbers) > 3 else None
     name = fields[8].strip() if len(fields) > 8 else ""
-    return Channel(fields[0], *layout, gain, baseline, units, checksum, name)
+    return Channel(fields[0], *layout, gain, baseline, units, name)
 
 
 @lru_cache(maxsize=1024)  # a collection's headers say the same over and over
@@ -323,12 +315,6 @@ def _signal_file(header: Header, name: str) -> tuple[Path, int]:
 def _check_size(header: Header, name: str, expected: int, size: int) -> None:
     if size < expected:
         raise ValueError(f"{_shown(header.path)}: signal file {name!r} is truncated: expected {expected} bytes, found {size}")
-
-
-def _check_sums(header: Header, digital: np.ndarray) -> None:
-    for channel, total in zip(header.channels, digital.sum(axis=0, dtype=np.int64), strict=True):
-        if channel.checksum is not None and (int(total) - channel.checksum) % 65536:
-            raise ValueError(f"{_shown(header.path)}: lead {channel.name!r} does not match its checksum; the file is damaged")
 
 
 def _read_with_wfdb(header: Header, per_mv: np.ndarray) -> np.ndarray:

@@ -9,9 +9,10 @@ import pytest
 
 from ecgtf.closeness.physiology import (
     Physiology,
+    consistency_from_terms,
+    consistency_terms,
     distribution_distance,
     heart_rate,
-    lead_consistency,
     measure,
     p_wave_score,
     r_peaks,
@@ -140,6 +141,10 @@ def test_qrs_duration_grows_with_the_complex_and_hardly_with_the_rate():
     assert 1.4 < wide / narrow < 2.0
     slow = measure(ecg(beats, 100)[None], 100).qrs_duration[0]
     assert slow == pytest.approx(narrow, abs=8)
+
+
+def lead_consistency(signals, leads=LEADS):
+    return consistency_from_terms(consistency_terms(signals, leads))
 
 
 def test_lead_consistency_fixture():

@@ -38,6 +38,8 @@ def test_conditions_stand_in_the_order_of_their_names_and_unknown_ones_are_zeros
         (("age",), {"sex": ["male"]}, "expected conditions among age, received sex"),
         (("sex",), {"sex": ["M"]}, "expected a sex of male or female, received 'M'"),
         (("age",), {"age": [-3]}, "expected age in years, 0 or more, received -3"),
+        (("age",), {"age": [50, np.inf]}, "expected age in years, 0 or more, received inf"),
+        (("age",), {"age": [np.nan, -5, -7]}, "expected age in years, 0 or more, received -5"),
         (("weight",), {}, "unknown condition 'weight'; expected one of age, sex, heart_rate"),
     ],
 )

@@ -65,7 +65,7 @@ def test_ddim_trajectory_fixture(evaluations):
     places = spaced_steps(200, evaluations)
     np.testing.assert_array_equal([*places, -1], FIXTURE[f"ddim{evaluations}.indices"])
     for k, expected in enumerate(FIXTURE[f"ddim{evaluations}.trajectory"]):
-        x = samplers.sample(denoiser(fixture_eps, places), tf.constant(FIXTURE["x_T"]), samplers.ddim(levels(places)), limit=k)
+        x = samplers.sample(denoiser(fixture_eps, places), tf.constant(FIXTURE["x_T"]), samplers.ddim(levels(places))[:k])
         np.testing.assert_allclose(x, expected, atol=1e-10)
 
 

@@ -303,7 +303,8 @@ def test_bad_sizes_are_refused_before_anything_is_written(tmp_path, small_datase
     ("kind", "options", "says"),
     [
         ("diffwave", {"denoiser": {"prediction": "score"}}, "unknown prediction 'score'"),
-        ("timediffusion", {"denoiser": {"prefix": 2.0}}, "expected a share of records with a prefix from 0 to 1"),
+        ("diffwave", {"denoiser": {"schedule": [1]}}, r"unknown schedule \[1\]; expected one of linear, cosine"),
+        ("timediffusion", {"denoiser": {"prefix": 2.0}}, "expected prefix from 0 to 1, received 2.0"),
         ("timediffusion", {"denoiser": {"noise_levels": 10}}, "expected 1 to 10 sampling steps"),
         ("vqvae", {"tokenizer": {"n_fft": 5}}, "expected an even n_fft of at least 4, received 5"),
         ("vqvae", {"tokenizer": {"downsampling": (6, 6)}}, "expected powers of two as downsampling, received 6, 6"),

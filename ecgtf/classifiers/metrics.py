@@ -42,7 +42,6 @@ def classification_metrics(
     classes: Sequence[str],
     *,
     multi_label: bool,
-    threshold: float = 0.5,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict:
@@ -56,8 +55,8 @@ def classification_metrics(
         labels: `(records, classes)` one-hot, or multi-hot with `multi_label`.
         probabilities: `(records, classes)`.
         classes: Names of the classes.
-        multi_label: Whether each class is decided by itself, at `threshold`; otherwise the most probable class is taken.
-        threshold: Smallest probability of a positive decision in a multi-label task.
+        multi_label: Whether each class is decided by itself, positive from a probability of 0.5; otherwise the most probable class
+            is taken.
         bootstrap: Number of resamples; 0 gives no intervals.
         seed: Seed of the resamples.
 
@@ -74,7 +73,7 @@ def classification_metrics(
     _check(labels, probabilities, classes, multi_label)
     truth = labels > 0.5
     if multi_label:
-        decided = probabilities >= threshold
+        decided = probabilities >= 0.5
     else:
         decided = np.eye(len(classes), dtype=bool)[probabilities.argmax(axis=1)]
     usable = truth.any(axis=0) & ~truth.all(axis=0)
@@ -91,9 +90,7 @@ def classification_metrics(
     for name in names:
         low, high = intervals[name]
         result[name] = {"value": _plain(point[name][0]), "low": low, "high": high}
-    result["per_class"] = {
-        name: _class_entry(k, truth, decided, point, intervals, bool(usable[k])) for k, name in enumerate(classes)
-    }
+    result["per_class"] = {name: _class_entry(k, truth, point, intervals, bool(usable[k])) for k, name in enumerate(classes)}
     result["left_out"] = [name for name, kept in zip(classes, usable, strict=True) if not kept]
     if not multi_label:
         result["confusion"] = (truth.T.astype(int) @ decided.astype(int)).tolist()
@@ -256,7 +253,7 @@ def _interval(values: np.ndarray):
     return (low, high) if values.ndim == 2 else (_plain(low), _plain(high))
 
 
-def _class_entry(k: int, truth, decided, point, intervals, usable: bool) -> dict:
+def _class_entry(k: int, truth, point, intervals, usable: bool) -> dict:
     entry: dict = {"n": int(truth[:, k].sum())}
     if not usable:
         return entry | {"reason": "no positives" if entry["n"] == 0 else "no negatives"}

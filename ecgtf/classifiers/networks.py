@@ -65,13 +65,13 @@ def predict(model: keras.Model, signals: np.ndarray, batch_size: int = 128) -> n
     return ops.convert_to_numpy(head.probabilities(_outputs(model, signals, batch_size)))
 
 
-def features(model: keras.Model, signals: np.ndarray, batch_size: int = 128) -> np.ndarray:
+def features(model: keras.Model, signals: np.ndarray) -> np.ndarray:
     """The pooled features `(records, d)` float32 that a classifier's head sees, of signals `(records, time, leads)` in mV."""
     extractor = keras.Model(model.inputs, model.get_layer("features").output)
-    return _outputs(extractor, signals, batch_size)
+    return _outputs(extractor, signals)
 
 
-def _outputs(model: keras.Model, signals: np.ndarray, batch_size: int) -> np.ndarray:
+def _outputs(model: keras.Model, signals: np.ndarray, batch_size: int = 128) -> np.ndarray:
     """What a model makes of signals, some thousand at a time: a pipeline copies all that it is given."""
     step = max(batch_size, _AT_A_TIME // batch_size * batch_size)
     parts = (np.asarray(signals[start : start + step], np.float32) for start in range(0, max(1, len(signals)), step))

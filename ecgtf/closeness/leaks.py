@@ -48,10 +48,7 @@ class Leaks:
         """Share of records that are a training record to the last digit; the floor is that of held-out records."""
         comparison = self.comparison
         parts = comparison.synthetic, comparison.reference
-        made, real = (
-            len({place for place, _ in privacy.exact_copies(part.signals, comparison.learnt.signals)}) / len(part)
-            for part in parts
-        )
+        made, real = (float(privacy.exact_copies(part.signals, comparison.learnt.signals).mean()) for part in parts)
         return share_entry(made, len(parts[0]), real, len(parts[1]))
 
     def share_closer_to_train(self) -> dict:

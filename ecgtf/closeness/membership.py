@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ecgtf.closeness.distribution import nearest
 from ecgtf.closeness.privacy import signal_distances
 
 _CANDIDATES = 1000  # whose spectra are held at a time: 50 MB for 10 s of 12 leads
@@ -28,12 +27,9 @@ class MembershipInference:
     """
 
     auc: dict[str, float]
-    """`attack_auc`: 0.5 for guesses, 1 if all members are known. `value`, `low`, `high`, `floor`, `gap_low`, `gap_high`."""
+    """0.5 for guesses, 1 if all members are known. `value`, `low`, `high`, `floor`, `gap_low`, `gap_high`."""
     tpr: dict[str, float] | None
-    """`true_positive_rate` at `false_positive_rate`, likewise; None, and the reason in `note`, with too few non-members."""
-    false_positive_rate: float
-    n_members: int
-    n_nonmembers: int
+    """True-positive rate, likewise; None, and the reason in `note`, with too few non-members."""
     note: str = ""
 
 
@@ -41,45 +37,49 @@ def membership_inference(
     members: np.ndarray,
     nonmembers: np.ndarray,
     synthetic: np.ndarray,
-    reference: np.ndarray | None = None,
+    reference: np.ndarray,
     control: np.ndarray | None = None,
     *,
-    rate: float | None = None,
+    rate: float,
     false_positive_rate: float = 0.01,
     resamples: int = 1000,
     seed: int = 0,
 ) -> MembershipInference:
-    """Attacks a synthetic set. Every set is `(n, time, leads)` mV at `rate` samples per second, or `(n, d)` features.
+    """Attacks a synthetic set. Every set is `(n, time, leads)` mV at `rate` samples per second.
 
-    Signals find more: a copy with noise or at other gains is still one, while an extractor trained on the members knows them
-    by itself. Members and non-members must differ in nothing but membership: draw both from one source, as many of each class,
-    no person in two of the four real sets. The control shows whether they do: a floor far from 0.5 condemns the candidates.
+    Signals, not features, are compared: a copy with noise or at other gains is still one, while an extractor trained on the members
+    knows them by itself. Members and non-members must differ in nothing but membership: draw both from one source, as many of each
+    class, no person in two of the four real sets. The control shows whether they do: a floor far from 0.5 condemns the candidates.
     Intervals are over candidates, all else being fixed, and too narrow where people have several records.
 
     Args:
         members: What the generator was trained on, or a random part of it.
         nonmembers: Real records that it never saw, as those of the next two.
         synthetic: The generator's records, at best as many as would be published.
-        reference: What the attacker compares with; None for an attack by the distance alone.
+        reference: What the attacker compares with.
         control: What stands in for the synthetic set, best of its size, for the floor; None for the level of chance.
-        rate: None for features.
+        rate: Samples per second.
         false_positive_rate: Of the true-positive rate (Carlini et al. 2022).
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
 
     Raises:
-        ValueError: if the sets differ in shape, a set is empty, or features hold NaN or infinity.
+        ValueError: if the sets differ in shape or a set is empty.
     """
-    sides = [(side, None if reference is None else nearest_distances(side, reference, rate)) for side in (members, nonmembers)]
+    sides = [(side, nearest_distances(side, reference, rate)) for side in (members, nonmembers)]
     attacked, tried = (
         other if other is None else [attack_scores(nearest_distances(side, other, rate), usual) for side, usual in sides]
         for other in (synthetic, control)
     )
-    chance = 0.5, chance_of_finding(len(nonmembers), false_positive_rate)
-    values, drawn = _rates_of(attacked, false_positive_rate), bootstrap(*attacked, false_positive_rate, resamples, seed)
-    floors, floors_drawn = np.array(chance), np.array(chance)[:, None]
+    values = attack_rates(*attacked, false_positive_rate)
+    drawn = bootstrap(*attacked, false_positive_rate, resamples, seed)
+    floors = np.array([0.5, chance_of_finding(len(nonmembers), false_positive_rate)])
+    floors_drawn = floors[:, None]
     if tried is not None:  # of the same candidates in each resample
-        floors, floors_drawn = _rates_of(tried, false_positive_rate), bootstrap(*tried, false_positive_rate, resamples, seed)
+        floors, floors_drawn = (
+            attack_rates(*tried, false_positive_rate),
+            bootstrap(*tried, false_positive_rate, resamples, seed),
+        )
     ends, gap_ends = (np.percentile(side, (2.5, 97.5), axis=1).T for side in (drawn, drawn - floors_drawn))
     auc, tpr = (
         {"value": value, "low": low, "high": high, "floor": floor, "gap_low": gap_low, "gap_high": gap_high}
@@ -88,23 +88,21 @@ def membership_inference(
         )
     )
     note = unresolved(len(nonmembers), false_positive_rate)
-    return MembershipInference(auc, None if note else tpr, false_positive_rate, len(members), len(nonmembers), note)
+    return MembershipInference(auc, None if note else tpr, note)
 
 
-def nearest_distances(candidates: np.ndarray, records: np.ndarray, rate: float | None = None) -> np.ndarray:
-    """Distances `(candidates,)` to the nearest record: `signal_distances` of signals, Euclidean of features (without `rate`).
+def nearest_distances(candidates: np.ndarray, records: np.ndarray, rate: float) -> np.ndarray:
+    """Distances `(candidates,)` to the nearest record, those of `signal_distances`.
 
     Raises:
-        ValueError: as `signal_distances` and `nearest`.
+        ValueError: as `signal_distances`.
     """
-    if rate is None:
-        return nearest(candidates, records)[0][:, 0]
     parts = np.split(np.asarray(candidates), range(_CANDIDATES, len(candidates), _CANDIDATES))
     return np.concatenate([signal_distances(part, records, rate)[0] for part in parts])
 
 
-def attack_scores(to_synthetic: np.ndarray, to_reference: np.ndarray | None = None) -> np.ndarray:
-    """`log(to_reference / to_synthetic)` of candidates `(n,)`, or `-log(to_synthetic)` without a reference; higher for members.
+def attack_scores(to_synthetic: np.ndarray, to_reference: np.ndarray) -> np.ndarray:
+    """`log(to_reference / to_synthetic)` of candidates `(n,)`; higher for members.
 
     In d dimensions, d times the score is the log ratio of both densities by their nearest neighbours, up to a constant.
 
@@ -112,40 +110,26 @@ def attack_scores(to_synthetic: np.ndarray, to_reference: np.ndarray | None = No
         to_synthetic: Distance of each candidate to the nearest synthetic record.
         to_reference: And to the nearest real record of others.
     """
-    distances = to_synthetic, np.ones_like(to_synthetic) if to_reference is None else to_reference
-    if np.shape(distances[0]) != np.shape(distances[1]):
-        raise ValueError(
-            f"expected two distances of each candidate, received {' and '.join(str(np.shape(d)) for d in distances)}"
-        )
-    made, usual = (np.log(np.maximum(side, np.finfo(float).tiny)) for side in distances)  # exact copies are at 0
+    made, usual = (np.log(np.maximum(side, np.finfo(float).tiny)) for side in (to_synthetic, to_reference))  # copies are at 0
     return usual - made
 
 
-def attack_auc(members: np.ndarray, nonmembers: np.ndarray) -> float:
-    """Chance that the score of a member is above that of a non-member, ties counting half.
+def attack_rates(members: np.ndarray, nonmembers: np.ndarray, false_positive_rate: float = 0.01) -> np.ndarray:
+    """AUC and true-positive rate `(2,)` of the scores `(n,)` of members and of non-members.
+
+    The AUC is the chance that the score of a member is above that of a non-member, ties counting half. The true-positive rate is the
+    share of members that score strictly above a threshold which at most that share of the non-members exceed: the score of a
+    non-member, the lowest that will do, the (k + 1)-th highest, k being the whole part of `false_positive_rate` times their number.
+    Nothing is interpolated, and members that tie with the threshold are not found.
 
     Raises:
         ValueError: if a side is empty or holds NaN.
     """
-    return float(_rates(*_tables(members, nonmembers), allowed=0)[0, 0])
-
-
-def true_positive_rate(members: np.ndarray, nonmembers: np.ndarray, false_positive_rate: float = 0.01) -> float:
-    """Share of members that score strictly above a threshold which at most this share of the non-members exceed.
-
-    The threshold is the score of a non-member, the lowest that will do: the (k + 1)-th highest, k being the whole part of
-    `false_positive_rate` times their number. Nothing is interpolated, and members that tie with the threshold are not found.
-
-    Raises:
-        ValueError: if a side is empty or holds NaN, or there are too few non-members: 1 % needs 100.
-    """
-    if reason := unresolved(len(nonmembers), false_positive_rate):
-        raise ValueError(reason)
-    return float(_rates(*_tables(members, nonmembers), _allowed(len(nonmembers), false_positive_rate))[1, 0])
+    return _rates(*_tables(members, nonmembers), _allowed(len(nonmembers), false_positive_rate))[:, 0]
 
 
 def chance_of_finding(nonmembers: int, false_positive_rate: float = 0.01) -> float:
-    """Mean `true_positive_rate` where nothing tells members: above the false-positive rate where non-members are few."""
+    """Mean true-positive rate where nothing tells members: above the false-positive rate where non-members are few."""
     return (_allowed(nonmembers, false_positive_rate) + 1) / (nonmembers + 1)
 
 
@@ -162,16 +146,11 @@ def unresolved(nonmembers: int, false_positive_rate: float = 0.01) -> str:
 def bootstrap(
     members: np.ndarray, nonmembers: np.ndarray, false_positive_rate: float = 0.01, resamples: int = 1000, seed: int = 0
 ) -> np.ndarray:
-    """`attack_auc` and `true_positive_rate` `(2, resamples)` of members and non-members resampled each by themselves."""
+    """`attack_rates` `(2, resamples)` of members and non-members resampled each by themselves."""
     rng, step = np.random.default_rng(seed), max(1, _RESAMPLE_CELLS // (len(members) + len(nonmembers)))
     sizes = (min(step, resamples - start) for start in range(0, resamples, step))
     allowed = _allowed(len(nonmembers), false_positive_rate)
     return np.concatenate([_rates(*_tables(members, nonmembers, rng, size), allowed) for size in sizes], axis=1)
-
-
-def _rates_of(scores: list[np.ndarray], false_positive_rate: float) -> np.ndarray:
-    """AUC and true-positive rate `(2,)` of the scores of members and of non-members."""
-    return _rates(*_tables(*scores), _allowed(len(scores[1]), false_positive_rate))[:, 0]
 
 
 def _tables(members: np.ndarray, nonmembers: np.ndarray, rng=None, resamples: int = 1) -> list[np.ndarray]:

@@ -94,7 +94,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "autocorrelation difference",
             "",
             "lower",
-            _on_quantity(AUTOCORRELATION, lambda real, other: temporal.autocorrelation_difference(real, other).mean),
+            _on_quantity(AUTOCORRELATION, temporal.autocorrelation_difference),
         ),
         "marginal_difference": Metric(
             "marginal distribution difference, all times together",
@@ -106,13 +106,13 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "difference of the unit-power spectra",
             "",
             "lower",
-            _on_quantity(SPECTRUM, lambda real, other: temporal.spectrum_difference(real, other).mean),
+            _on_quantity(SPECTRUM, temporal.spectrum_difference),
         ),
         "log_spectrum_difference": Metric(
             "difference of the log spectra",
             "log10",
             "lower",
-            _on_quantity(SPECTRUM, lambda real, other: temporal.log_spectrum_difference(real, other).mean),
+            _on_quantity(SPECTRUM, temporal.log_spectrum_difference),
         ),
         "lead_correlation_difference": Metric(
             "difference of the correlations between leads",
@@ -124,19 +124,19 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "difference of the skewness",
             "",
             "lower",
-            _on_quantity(SHAPE, lambda real, other: temporal.shape_differences(real, other)[0].mean),
+            _on_quantity(SHAPE, lambda real, other: temporal.shape_differences(real, other)[0]),
         ),
         "kurtosis_difference": Metric(
             "difference of the kurtosis",
             "",
             "lower",
-            _on_quantity(SHAPE, lambda real, other: temporal.shape_differences(real, other)[1].mean),
+            _on_quantity(SHAPE, lambda real, other: temporal.shape_differences(real, other)[1]),
         ),
         "direction_difference": Metric(
             "difference of the direction in time",
             "",
             "lower",
-            _on_quantity(DIRECTION, lambda real, other: temporal.direction_difference(real, other).mean),
+            _on_quantity(DIRECTION, temporal.direction_difference),
         ),
     },
     "physiology": {

@@ -139,24 +139,14 @@ def p_wave_score(signal: np.ndarray, peaks: np.ndarray, rate: float) -> float:
     return share_in_common(windows) if windows.size else float("nan")
 
 
-def lead_consistency(signals: np.ndarray, leads: Sequence[str] = LEADS) -> np.ndarray:
-    """How far the limb leads are from Einthoven's and Goldberger's equations, `(4,)`; 0 for leads that fit together.
+def consistency_terms(signals: np.ndarray, leads: Sequence[str]) -> np.ndarray:
+    """Per record `(records, 2, 4)`: mean squares of left - right and of left of each of Einthoven's and Goldberger's equations.
 
-    `RMS(left - right) / RMS(left)` over all records and times, for II = I + III, aVR = -(I + II)/2, aVL = (I - III)/2 and
-    aVF = (II + III)/2.
+    They are II = I + III, aVR = -(I + II)/2, aVL = (I - III)/2 and aVF = (II + III)/2.
 
     Args:
         signals: `(records, time, leads)` mV.
         leads: Their names.
-
-    Raises:
-        ValueError: if a limb lead is missing.
-    """
-    return consistency_from_terms(consistency_terms(signals, leads))
-
-
-def consistency_terms(signals: np.ndarray, leads: Sequence[str] = LEADS) -> np.ndarray:
-    """Per record `(records, 2, 4)`: mean squares of left - right and of left of each equation of `lead_consistency`.
 
     Raises:
         ValueError: if a limb lead is missing.
@@ -170,7 +160,7 @@ def consistency_terms(signals: np.ndarray, leads: Sequence[str] = LEADS) -> np.n
 
 
 def consistency_from_terms(terms: np.ndarray) -> np.ndarray:
-    """`lead_consistency` of the set that records with these terms make."""
+    """`RMS(left - right) / RMS(left)` of each equation, `(4,)`, over all these records and times; 0 for leads that fit together."""
     difference, size = terms.mean(axis=0)
     return np.sqrt(difference / np.where(size > 0, size, 1.0))
 

@@ -42,8 +42,6 @@ class NearCopies:
     """Share of the held-out records that did not set the threshold: what records of new people give."""
     threshold: float
     """Distance below which a record is a near copy."""
-    pairs: list[tuple[int, int, float, float]]
-    """Places of the synthetic and of the training record, their distance, and the shift in s; nearest first."""
     distances: np.ndarray
     """Of each synthetic record to its nearest training record, `(records,)`."""
     places: np.ndarray
@@ -74,34 +72,30 @@ def low_distance_ratio(generated: np.ndarray, train: np.ndarray) -> float:
     return float(np.percentile(np.where(second > 0, first / np.where(second > 0, second, 1.0), 1.0), 5.0))
 
 
-def exact_copies(synthetic: np.ndarray, train: np.ndarray, *, resolution: float = RESOLUTION) -> list[tuple[int, int]]:
-    """Places of each synthetic record that is a training record, and of the first such record.
+def exact_copies(synthetic: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Which synthetic records are a training record, `(n,)` bool.
 
-    All samples of both are within half the resolution of each other: stored in steps of that, one may be the other. A record
+    All samples of both are within half of `RESOLUTION` of each other: stored in steps of that, one may be the other. A record
     that was shifted, scaled or has noise is no exact copy, nor is one that holds NaN.
 
     Args:
         synthetic: `(n, time, leads)` mV.
         train: `(m, time, leads)` mV.
-        resolution: mV.
 
     Raises:
         ValueError: if the signals disagree in time or leads, or a set is empty.
     """
     synthetic, train = _signals(synthetic, train)
-    reach = 0.5 * resolution + 1e-6  # float32 holds some mV to less than that
+    reach = 0.5 * RESOLUTION + 1e-6  # float32 holds some mV to less than that
     few = np.linspace(0, synthetic[0].size - 1, _COMPARED).astype(int)
     made, real = (np.nan_to_num(side.reshape(len(side), -1)[:, few]) for side in (synthetic, train))
-    pairs = []
-    for n, places in enumerate(KDTree(real).query_ball_point(made, reach, p=np.inf, return_sorted=True)):
-        match = next((place for place in places if (np.abs(synthetic[n] - train[place]) <= reach).all()), None)
-        pairs += [] if match is None else [(n, match)]
-    return pairs
+    alike = KDTree(real).query_ball_point(made, reach, p=np.inf)
+    return np.array(
+        [any((np.abs(synthetic[n] - train[place]) <= reach).all() for place in places) for n, places in enumerate(alike)]
+    )
 
 
-def near_copies(
-    synthetic: np.ndarray, train: np.ndarray, holdout: np.ndarray, rate: float, *, max_shift: float = MAX_SHIFT
-) -> NearCopies:
+def near_copies(synthetic: np.ndarray, train: np.ndarray, holdout: np.ndarray, rate: float) -> NearCopies:
     """Finds synthetic records that are a training record, up to noise, baseline, gains and a shift in time.
 
     Signals are compared themselves, not their features: a copy is one of the waveform, while features of two people with the same
@@ -113,27 +107,23 @@ def near_copies(
         train: `(m, time, leads)` mV, what the generator was trained on.
         holdout: `(k, time, leads)` mV, real records of other people, in random order.
         rate: Samples per second.
-        max_shift: Seconds.
 
     Raises:
         ValueError: if the signals disagree in time or leads, a set is empty, or there are fewer than 2 held-out records.
     """
     if len(holdout) < 2:
         raise ValueError(f"expected at least 2 held-out records, for the threshold and the floor, received {len(holdout)}")
-    usual, _, _ = signal_distances(holdout, train, rate, max_shift=max_shift)
-    distances, places, shifts = signal_distances(synthetic, train, rate, max_shift=max_shift)
+    usual, _ = signal_distances(holdout, train, rate)
+    distances, places = signal_distances(synthetic, train, rate)
     threshold = float(np.percentile(usual[::2], PERCENTILE))
-    found = sorted(np.flatnonzero(distances < threshold), key=lambda place: (distances[place], place))
-    pairs = [(int(n), int(places[n]), float(distances[n]), float(shifts[n])) for n in found]
-    return NearCopies(len(pairs) / len(distances), float((usual[1::2] < threshold).mean()), threshold, pairs, distances, places)
+    share, floor = (float((side < threshold).mean()) for side in (distances, usual[1::2]))
+    return NearCopies(share, floor, threshold, distances, places)
 
 
-def signal_distances(
-    queries: np.ndarray, points: np.ndarray, rate: float, *, max_shift: float = MAX_SHIFT
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distance of each query to its nearest point, which one it is, and the shift in s, `(queries,)` each.
+def signal_distances(queries: np.ndarray, points: np.ndarray, rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """Distance of each query to its nearest point, and which one it is, `(queries,)` each.
 
-    The distance is `sqrt(2 - 2 c)`, c being the largest correlation over shifts up to `max_shift` of the overlapping samples of all
+    The distance is `sqrt(2 - 2 c)`, c being the largest correlation over shifts up to `MAX_SHIFT` of the overlapping samples of all
     leads together, each lead between 0.5 and 40 Hz and at unit power: 0 for a copy at any gains, about 1.4 for unrelated signals.
     Every query is compared with every point at every shift, in steps of at most 10 ms (or one sample).
 
@@ -141,7 +131,6 @@ def signal_distances(
         queries: `(n, time, leads)` mV.
         points: `(m, time, leads)` mV.
         rate: Samples per second.
-        max_shift: Seconds.
 
     Raises:
         ValueError: if the signals disagree in time or leads, or a set is empty.
@@ -149,12 +138,12 @@ def signal_distances(
     queries, points = _signals(queries, points)
     step = max(1, int(rate // _RATE))
     time = -(-queries.shape[1] // step)
-    reach = min(round(max_shift * rate / step), time // 2)
+    reach = min(round(MAX_SHIFT * rate / step), time // 2)
     shifts = np.arange(-reach, reach + 1)
     start, stop = np.maximum(shifts, 0), time + np.minimum(shifts, 0)  # of a query's samples in the overlap
     size = next_fast_len(time + reach, real=True)
     asked = [(rows, *_spectra(queries[rows], rate, step, size, start, stop)) for rows in _blocks(len(queries), _QUERIES)]
-    best, places, lags = np.full(len(queries), -np.inf), np.zeros(len(queries), int), np.zeros(len(queries), int)
+    best, places = np.full(len(queries), -np.inf), np.zeros(len(queries), int)
     for block in _blocks(len(points), _POINTS):
         theirs, their_gains = _spectra(points[block], rate, step, size, start - shifts, stop - shifts)
         theirs = np.conj(theirs).transpose(0, 2, 1)
@@ -165,13 +154,11 @@ def signal_distances(
             correlation *= gains[:, :, None]
             correlation *= their_gains[:, None]
             highest = correlation.max(axis=0)
-            number = np.arange(len(highest))
             place = highest.argmax(axis=1)
-            highest = highest[number, place]
-            lag = correlation[:, number, place].argmax(axis=0)
-            for known, new in ((places, block.start + place), (lags, shifts[lag]), (best, highest)):  # `best` last
-                known[rows] = np.where(highest > best[rows], new, known[rows])
-    return np.sqrt(np.maximum(0.0, 2.0 - 2.0 * best)), places, lags * step / rate
+            highest = highest.max(axis=1)
+            places[rows] = np.where(highest > best[rows], block.start + place, places[rows])
+            best[rows] = np.maximum(best[rows], highest)
+    return np.sqrt(np.maximum(0.0, 2.0 - 2.0 * best)), places
 
 
 def _signals(queries: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

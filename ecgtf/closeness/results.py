@@ -123,7 +123,7 @@ class Results:
         reference = self.comparison.reference.signals
         ends = reference.min(axis=(0, 1)), reference.max(axis=(0, 1))
         terms = {name: temporal.marginal_terms(part, *ends) for name, part in self.comparison.signals().items()}
-        return self.comparison.metric(lambda a, b: temporal.marginal_difference_from_terms(a, b).mean, terms)
+        return self.comparison.metric(temporal.marginal_difference, terms)
 
     # -- physiology -----------------------------------------------------------------------------------------------------------
 

@@ -8,8 +8,6 @@ mV, sums are float64.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import welch
@@ -18,23 +16,6 @@ LAGS = 64
 BINS = 50
 _DIRECTION_LAGS = (0.01, 0.02, 0.04, 0.08)  # s
 _SMALLEST_POWER = 1e-12  # of a spectrum of unit power, per bin: what is below is silence
-
-
-class Difference(NamedTuple):
-    """A difference between two sets, `(leads,)` and on average."""
-
-    per_lead: np.ndarray
-    mean: float
-
-
-class MarginalDifference(NamedTuple):
-    """Difference of amplitude densities, in 1/mV."""
-
-    per_time_and_lead: np.ndarray
-    """`(time, leads)`."""
-    mean: float
-    """Over leads and times but the first: the benchmark's definition."""
-    mean_all_times: float
 
 
 def autocorrelation_terms(signals: np.ndarray, lags: int = LAGS) -> np.ndarray:
@@ -69,48 +50,15 @@ def autocorrelation_from_terms(terms: np.ndarray) -> np.ndarray:
     return (products - mean * sums + mean**2) / _above_zero(variance)
 
 
-def autocorrelation(signals: np.ndarray, lags: int = LAGS) -> np.ndarray:
-    """Autocorrelation `(lags, leads)` of a set: mean and variance of each lead are taken over all records and times.
-
-    Raises:
-        ValueError: as `autocorrelation_terms`.
-    """
-    return autocorrelation_from_terms(autocorrelation_terms(signals, lags))
-
-
-def autocorrelation_difference(real: np.ndarray, generated: np.ndarray) -> Difference:
-    """L2 distance over lags between two autocorrelations `(lags, leads)` (TSGBench's ACD; Ang et al. 2023)."""
-    per_lead = np.sqrt(((real - generated) ** 2).sum(axis=0))
-    return Difference(per_lead, float(per_lead.mean()))
-
-
-def marginal_difference(real: np.ndarray, generated: np.ndarray, bins: int = BINS) -> MarginalDifference:
-    """Mean absolute difference between the amplitude densities at each time and lead (TSGBench's MDD; Ang et al. 2023).
-
-    `bins` equal bins reach from the smallest to the largest real value, both ends closed; generated values outside of them count in
-    the number of records only.
-
-    Args:
-        real: `(n, time, leads)` mV.
-        generated: `(m, time, leads)` mV.
-        bins: Bins of the histograms.
-
-    Raises:
-        ValueError: if the signals disagree in time or leads.
-    """
-    difference = _density_difference(*_both(real, generated), bins)
-    return MarginalDifference(difference, float(difference[1:].mean()), float(difference.mean()))
-
-
-def pooled_marginal_difference(real: np.ndarray, generated: np.ndarray, bins: int = BINS) -> Difference:
-    """As `marginal_difference`, with one histogram a lead over all records and times."""
-    real, generated = (side.reshape(-1, 1, side.shape[-1]) for side in _both(real, generated))
-    per_lead = _density_difference(real, generated, bins)[0]
-    return Difference(per_lead, float(per_lead.mean()))
+def autocorrelation_difference(real: np.ndarray, generated: np.ndarray) -> float:
+    """L2 distance over lags between two autocorrelations `(lags, leads)`, a mean over leads (TSGBench's ACD; Ang et al. 2023)."""
+    return float(np.sqrt(((real - generated) ** 2).sum(axis=0)).mean())
 
 
 def marginal_terms(signals: np.ndarray, low: np.ndarray, high: np.ndarray, bins: int = BINS) -> np.ndarray:
     """Per record, the amplitude density `(records, leads, bins)` in 1/mV over equal bins from `low` to `high` `(leads,)` mV.
+
+    Both ends are closed; values outside count in the number of samples only.
 
     Raises:
         ValueError: if the signals are not `(records, time, leads)`.
@@ -119,14 +67,16 @@ def marginal_terms(signals: np.ndarray, low: np.ndarray, high: np.ndarray, bins:
     width = _above_zero((np.asarray(high) - np.asarray(low)).astype(np.float64) / bins)
     terms = np.empty((len(signals), signals.shape[2], bins))
     for number, signal in enumerate(signals):
-        terms[number] = _counts(signal[:, None], low[None], high[None], width[None], bins)[0] / (len(signal) * width[:, None])
+        terms[number] = _counts(signal, low, high, width, bins) / (len(signal) * width[:, None])
     return terms
 
 
-def marginal_difference_from_terms(real: np.ndarray, generated: np.ndarray) -> Difference:
-    """`pooled_marginal_difference` of sets given by their `marginal_terms`, the bins being those of the terms."""
-    per_lead = np.abs(real.mean(axis=0) - generated.mean(axis=0)).mean(axis=-1)
-    return Difference(per_lead, float(per_lead.mean()))
+def marginal_difference(real: np.ndarray, generated: np.ndarray) -> float:
+    """Mean absolute difference over bins between the amplitude densities of two sets given by their `marginal_terms`, in 1/mV.
+
+    It is TSGBench's MDD (Ang et al. 2023) with one histogram a lead over all records and times.
+    """
+    return float(np.abs(real.mean(axis=0) - generated.mean(axis=0)).mean(axis=-1).mean())
 
 
 def spectrum_terms(signals: np.ndarray, rate: float) -> np.ndarray:
@@ -152,25 +102,18 @@ def spectrum_from_terms(terms: np.ndarray) -> np.ndarray:
     return power / _above_zero(power.sum(axis=0))
 
 
-def spectrum(signals: np.ndarray, rate: float) -> np.ndarray:
-    """The mean spectrum `(frequencies, leads)` of a set, of unit power in each lead."""
-    return spectrum_from_terms(spectrum_terms(signals, rate))
+def spectrum_difference(real: np.ndarray, generated: np.ndarray) -> float:
+    """L2 distance over frequencies between two spectra `(frequencies, leads)` of unit power, a mean over leads."""
+    return float(np.sqrt(((real - generated) ** 2).sum(axis=0)).mean())
 
 
-def spectrum_difference(real: np.ndarray, generated: np.ndarray) -> Difference:
-    """L2 distance over frequencies between two spectra `(frequencies, leads)` of unit power."""
-    per_lead = np.sqrt(((real - generated) ** 2).sum(axis=0))
-    return Difference(per_lead, float(per_lead.mean()))
-
-
-def log_spectrum_difference(real: np.ndarray, generated: np.ndarray) -> Difference:
-    """Mean absolute difference over frequencies between the logarithms (base 10) of two spectra of unit power.
+def log_spectrum_difference(real: np.ndarray, generated: np.ndarray) -> float:
+    """Mean absolute difference over frequencies and leads between the logarithms (base 10) of two spectra of unit power.
 
     It hears a missing high-frequency tail that the plain distance, ruled by the largest powers, does not.
     """
     logs = [np.log10(np.maximum(side, _SMALLEST_POWER)) for side in (real, generated)]
-    per_lead = np.abs(logs[0] - logs[1]).mean(axis=0)
-    return Difference(per_lead, float(per_lead.mean()))
+    return float(np.abs(logs[0] - logs[1]).mean(axis=0).mean())
 
 
 def lead_terms(signals: np.ndarray) -> np.ndarray:
@@ -249,38 +192,26 @@ def direction_from_terms(terms: np.ndarray) -> np.ndarray:
     return cubes / _above_zero(squares) ** 1.5
 
 
-def direction_difference(real: np.ndarray, generated: np.ndarray) -> Difference:
-    """Mean absolute difference over lags between two results of `direction_from_terms`.
+def direction_difference(real: np.ndarray, generated: np.ndarray) -> float:
+    """Mean absolute difference over lags and leads between two results of `direction_from_terms`.
 
     Spectra and autocorrelations are the same for a signal and its mirror image in time; this is not.
     """
-    per_lead = np.abs(real - generated).mean(axis=0)
-    return Difference(per_lead, float(per_lead.mean()))
+    return float(np.abs(real - generated).mean(axis=0).mean())
 
 
-def shape_differences(real: np.ndarray, generated: np.ndarray) -> tuple[Difference, Difference]:
-    """Absolute differences of skewness and of kurtosis (TSGBench's SD and KD) between two results of `shape_from_terms`."""
+def shape_differences(real: np.ndarray, generated: np.ndarray) -> tuple[float, float]:
+    """Differences of skewness and of kurtosis (TSGBench's SD and KD), of two results of `shape_from_terms`: absolute, means over leads."""
     skewness, kurtosis = np.abs(real - generated)
-    return Difference(skewness, float(skewness.mean())), Difference(kurtosis, float(kurtosis.mean()))
+    return float(skewness.mean()), float(kurtosis.mean())
 
 
-def _density_difference(real: np.ndarray, generated: np.ndarray, bins: int) -> np.ndarray:
-    """Mean absolute difference of histogram densities `(time, leads)`, the bins being the real signals'."""
-    low, high = real.min(axis=0), real.max(axis=0)
-    width = _above_zero((high - low).astype(np.float64) / bins)
-    densities = [_counts(side, low, high, width, bins) / (len(side) * width[..., None]) for side in (real, generated)]
-    return np.abs(densities[0] - densities[1]).mean(axis=-1)
-
-
-def _counts(values: np.ndarray, low: np.ndarray, high: np.ndarray, width: np.ndarray, bins: int) -> np.ndarray:
-    """Histograms `(time, leads, bins)` of `(records, time, leads)`, each place with a range of its own."""
-    counts = np.zeros((*low.shape, bins), np.int64)
-    offsets = np.arange(low.size).reshape(low.shape) * bins
-    for part in np.array_split(values, max(1, -(-values.size // 4_000_000))):
-        inside = (part >= low) & (part <= high)
-        place = np.minimum(((part - low.astype(np.float64)) / width).astype(np.int64), bins - 1)
-        counts += np.bincount((place + offsets)[inside], minlength=counts.size).reshape(counts.shape)
-    return counts
+def _counts(signal: np.ndarray, low: np.ndarray, high: np.ndarray, width: np.ndarray, bins: int) -> np.ndarray:
+    """Histograms `(leads, bins)` of a record `(time, leads)`, each lead with a range of its own."""
+    inside = (signal >= low) & (signal <= high)
+    place = np.minimum(((signal - low.astype(np.float64)) / width).astype(np.int64), bins - 1)
+    cells = place + np.arange(low.size) * bins
+    return np.bincount(cells[inside], minlength=low.size * bins).reshape(-1, bins)
 
 
 def _above_zero(values: np.ndarray) -> np.ndarray:
@@ -293,12 +224,3 @@ def _signals(signals: np.ndarray) -> np.ndarray:
     if signals.ndim != 3:
         raise ValueError(f"expected signals (records, time, leads), received shape {signals.shape}")
     return signals
-
-
-def _both(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    real, generated = _signals(real), _signals(generated)
-    if real.shape[1:] != generated.shape[1:] or not (len(real) and len(generated)):
-        raise ValueError(
-            f"expected two sets of signals of the same time and leads, received {real.shape} and {generated.shape}"
-        )
-    return real, generated

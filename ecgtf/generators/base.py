@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -230,6 +230,15 @@ class Generator(keras.Model):
             "clip_norm": self.clip_norm,
             "name": self.name,
         }
+
+
+def draws(seed) -> Callable:
+    """A function `(kind, shape)` that gives uniform draws in [0, 1) of this shape, others for each kind."""
+
+    def uniform(kind: int, shape):
+        return tf.random.stateless_uniform(shape, tf.random.experimental.stateless_fold_in(seed, kind))
+
+    return uniform
 
 
 def _several_workers() -> bool:

@@ -12,20 +12,14 @@ import numpy as np
 from keras import ops
 
 
-def remask_counts(tokens: int, steps: int, at_least_one: bool = False) -> np.ndarray:
+def remask_counts(tokens: int, steps: int) -> np.ndarray:
     """Tokens that are still masked after each of the steps: floor(N cos(pi/2 (k + 1)/steps)), `(steps,)` int32.
 
     Args:
         tokens: Length N of the row, all of it masked at the start.
         steps: Decoding steps.
-        at_least_one: MaskGIT's own rule, by which each step but the last fixes at least one token and leaves at least one.
     """
-    counts = np.floor(tokens * np.cos(np.pi / 2 * np.arange(1, steps + 1) / steps) + 1e-9).astype("int32")
-    if at_least_one:
-        masked = tokens
-        for k, count in enumerate(counts):
-            counts[k] = masked = max(1, min(masked - 1, count))
-    return counts
+    return np.floor(tokens * np.cos(np.pi / 2 * np.arange(1, steps + 1) / steps) + 1e-9).astype("int32")
 
 
 def masked_share(ratio, convention: str = "masked"):

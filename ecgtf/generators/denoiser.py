@@ -12,9 +12,9 @@ import tensorflow as tf
 from keras import ops
 
 from ecgtf.conditions import columns
-from ecgtf.generators.base import Generator
+from ecgtf.generators.base import Generator, draws
 from ecgtf.generators.checks import check_share, check_whole
-from ecgtf.generators.condition import CONDITION_DROP, Condition, guide
+from ecgtf.generators.condition import CONDITION_DROP, Condition, Guided
 from ecgtf.generators.diffwave import DiffWave
 from ecgtf.generators.time_diffusion import UNet
 
@@ -66,12 +66,10 @@ class Denoiser(Generator):
         **kwargs,
     ):
         super().__init__(leads, samples, sampling_rate, scale, **kwargs)
-        if not 0 <= prefix <= 1:
-            raise ValueError(f"expected a share of records with a prefix from 0 to 1, received {prefix}")
         if network not in NETWORKS:
             raise ValueError(f"unknown network {network!r}; expected one of {', '.join(NETWORKS)}")
         check_whole(patch=patch, noise_levels=noise_levels)
-        check_share(label_drop=label_drop)
+        check_share(label_drop=label_drop, prefix=prefix)
         self.classes, self.task = tuple(classes), task
         self.network_name = network
         self.network_options = {  # as they come back from a file
@@ -90,11 +88,7 @@ class Denoiser(Generator):
     def loss_terms(self, signal, label, seed, training: bool) -> dict:
         """The mean loss, and for each range of noise the sum of its losses and their number."""
         values = self.to_model(signal)
-        batch = ops.shape(values)[0]
-
-        def uniform(kind: int, shape):
-            return tf.random.stateless_uniform(shape, tf.random.experimental.stateless_fold_in(seed, kind))
-
+        batch, uniform = ops.shape(values)[0], draws(seed)
         hidden = known = None
         if training:
             if self.prefix:
@@ -152,16 +146,12 @@ class Denoiser(Generator):
     def guided(self, label, guidance: float):
         """A function `(x, step (), known, clean) -> output` of the network for these labels, with guidance in one call on twice the
         batch."""
-        condition = self.condition(label) if guidance == 1.0 else self.condition.with_null(label)
-
-        def twice(x):
-            return x if guidance == 1.0 or x is None else ops.concatenate([x, x], axis=0)
+        asked = Guided(self.condition, label, guidance)
 
         def predict(x, step, known=None, clean=None):
-            x = twice(x)
+            x, clean = asked.doubled(x), None if clean is None else asked.doubled(clean)
             steps = ops.broadcast_to(step, (ops.shape(x)[0],))
-            output = self.predict_with_network(x, steps, condition, known, twice(clean))
-            return output if guidance == 1.0 else guide(*ops.split(output, 2, axis=0), guidance)
+            return asked.joined(self.predict_with_network(x, steps, asked.vectors, known, clean))
 
         return predict
 

@@ -67,22 +67,22 @@ class Diffusion(Denoiser):
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
-        for name, value, known in (("schedule", schedule, SCHEDULES), ("prediction", prediction, PREDICTIONS)):
+        # a list, which JSON may give, cannot be looked up in a dictionary
+        for name, value, known in (("schedule", schedule, tuple(SCHEDULES)), ("prediction", prediction, PREDICTIONS)):
             if value not in known:
                 raise ValueError(f"unknown {name} {value!r}; expected one of {', '.join(known)}")
         if loss not in ("l1", "l2"):
             raise ValueError(f"unknown loss {loss!r}; expected l1 or l2")
-        self.schedule_name, self.schedule_options = schedule, dict(schedule_options or {})
+        self.schedule_name = schedule
         if None not in (min_snr, v_limit):
             raise ValueError("give min_snr or v_limit, not both")
         check_positive(min_snr=min_snr, v_limit=v_limit)
         self.prediction, self.loss_name, self.min_snr, self.v_limit = prediction, loss, min_snr, v_limit
         try:
+            self.schedule_options = dict(schedule_options or {})
             self.schedule = SCHEDULES[schedule](self.noise_levels, **self.schedule_options)
         except TypeError as error:
-            raise ValueError(
-                f"expected options of the schedule {schedule}, received {self.schedule_options}: {error}"
-            ) from error
+            raise ValueError(f"expected options of the schedule {schedule}, received {schedule_options}: {error}") from error
         if prediction == "eps" and self.schedule.alpha_bar[-1] == 0:
             raise ValueError("with no signal left at the last step the noise tells nothing of it: predict x0 or v")
 

@@ -11,16 +11,11 @@ from functools import lru_cache
 import numpy as np
 from scipy.signal import butter, sosfilt
 
-ELECTRODES = ("RA", "LA", "LL", "C1", "C2", "C3", "C4", "C5", "C6")
+from ecgtf.ecg import ELECTRODES, ELECTRODES_TO_LEADS
 
 # Arms move little and tremble much; the left leg the other way round. Chest muscles are quieter than those of the limbs.
 _WANDER_OF = np.array([0.6, 0.6, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
 _TENSION_OF = np.array([1.4, 1.4, 0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4])
-_TO_LEADS = np.zeros((9, 8))  # electrodes to I, II, V1 ... V6
-_TO_LEADS[:3, 0] = -1, 1, 0
-_TO_LEADS[:3, 1] = -1, 0, 1
-_TO_LEADS[:3, 2:] = -1 / 3
-_TO_LEADS[3:, 2:] = np.eye(6)
 
 _WANDERERS = 7  # sinusoids that make up the baseline beside breathing
 _SLOW_RATE = 20.0  # Hz: enough for the baseline, whose parts stay below 0.7 Hz
@@ -46,9 +41,9 @@ def draw_noise(rng: np.random.Generator, time: np.ndarray, rate: float, respirat
     if mains < 0.45 * rate:
         turn = 2 * np.pi * mains * time
         noise += np.outer(np.sin(turn), size * np.cos(delay)) + np.outer(np.cos(turn), size * np.sin(delay))
-    leads = noise @ _TO_LEADS
+    leads = noise @ ELECTRODES_TO_LEADS
     coarse = np.arange(time[0], time[-1] + 2 / _SLOW_RATE, 1 / _SLOW_RATE)
-    baseline = _baseline(rng, coarse, respiration, phase) @ _TO_LEADS
+    baseline = _baseline(rng, coarse, respiration, phase) @ ELECTRODES_TO_LEADS
     for lead in range(leads.shape[1]):
         leads[:, lead] += np.interp(time, coarse, baseline[:, lead])
     return leads

@@ -65,13 +65,7 @@ def euler(times: np.ndarray) -> np.ndarray:
     return np.stack([keep, 1 - keep, zero, zero], axis=1)
 
 
-def sample(
-    denoise: Callable,
-    x,
-    table: np.ndarray,
-    noise: Callable[[object], object] | None = None,
-    limit: int | None = None,
-):
+def sample(denoise: Callable, x, table: np.ndarray, noise: Callable[[object], object] | None = None):
     """Runs a table: from `x` `(batch, ...)` of noise to signals of the same shape.
 
     Args:
@@ -79,7 +73,6 @@ def sample(
         x: Standard normal noise; its type is that of all that is computed.
         table: `(evaluations, 4)` as the functions above give it.
         noise: `noise(k)` gives the standard normal noise of evaluation k, shaped as `x`; needed where the table has any.
-        limit: Only the first so many evaluations.
 
     Raises:
         ValueError: if the table needs noise and there is none.
@@ -99,7 +92,7 @@ def sample(
             following = following + fresh * noise(k)
         return following, x0
 
-    return ops.fori_loop(0, len(table) if limit is None else limit, step, (x, ops.zeros_like(x)))[0]
+    return ops.fori_loop(0, len(table), step, (x, ops.zeros_like(x)))[0]
 
 
 def heun(denoise: Callable, x, times: np.ndarray):

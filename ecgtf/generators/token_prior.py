@@ -16,9 +16,9 @@ import tensorflow as tf
 from keras import layers, ops
 
 from ecgtf.conditions import columns
-from ecgtf.generators.base import Generator
+from ecgtf.generators.base import Generator, draws
 from ecgtf.generators.checks import check_share, check_whole, check_wholes
-from ecgtf.generators.condition import CONDITION_DROP, Condition, guide
+from ecgtf.generators.condition import CONDITION_DROP, Condition, Guided
 from ecgtf.generators.decoding import decode, decode_in_time, masked_share
 from ecgtf.generators.time_vqvae import BANDS, TimeVQVAE, resize_tokens
 from ecgtf.generators.transformer import Block
@@ -117,11 +117,7 @@ class TokenPrior(Generator):
     def loss_terms(self, signal, label, seed, training: bool) -> dict:
         """Cross-entropy (nats a token) on the masked low and high tokens; of a causal prior, on all low tokens."""
         low, high = self.tokenizer.encode(signal)
-        batch = ops.shape(low)[0]
-
-        def uniform(kind: int, shape):
-            return tf.random.stateless_uniform(shape, tf.random.experimental.stateless_fold_in(seed, kind))
-
+        batch, uniform = ops.shape(low)[0], draws(seed)
         dropped = None
         if training:
             dropped = uniform(0, (batch,)) < self.label_drop
@@ -169,15 +165,10 @@ class TokenPrior(Generator):
                 common tokens; a large value goes at random. The low ones of a causal prior are fixed in time.
             sharpness: Factor on the logits; above 1 draws likelier tokens.
         """
-        batch = label.shape[0]
-        condition = self.condition(label) if guidance == 1.0 else self.condition.with_null(label)
-
-        def twice(tokens):
-            return tokens if guidance == 1.0 else ops.concatenate([tokens, tokens], axis=0)
+        batch, asked = label.shape[0], Guided(self.condition, label, guidance)
 
         def guided(logits):
-            logits = ops.cast(logits, "float32")
-            return sharpness * (logits if guidance == 1.0 else guide(logits[:batch], logits[batch:], guidance))
+            return sharpness * asked.joined(ops.cast(logits, "float32"))
 
         def uniform_of(band: int):
             def uniform(step, kind: int, shape):
@@ -187,17 +178,17 @@ class TokenPrior(Generator):
             return uniform
 
         def low_step(before, position, state):
-            vector = self._known(twice(before)[:, None], band=0)
-            hidden, state = self.networks[0].step(vector, condition, position, state)
+            vector = self._known(asked.doubled(before)[:, None], band=0)
+            hidden, state = self.networks[0].step(vector, asked.vectors, position, state)
             return guided(self._logits(hidden, band=0))[:, 0], state
 
         shapes = [(batch, tokens) for tokens in self.tokenizer.tokens]
         if self.causal:
-            state = self.networks[0].empty_state(condition.shape[0])
+            state = self.networks[0].empty_state(asked.vectors.shape[0])
             low = decode_in_time(low_step, state, shapes[0], self.tokenizer.codes[0], uniform=uniform_of(0))
         else:
             low = decode(
-                lambda tokens: guided(self.low_logits(twice(tokens), condition)),
+                lambda tokens: guided(self.low_logits(asked.doubled(tokens), asked.vectors)),
                 shapes[0],
                 self.tokenizer.codes[0],
                 steps=steps[0],
@@ -205,7 +196,7 @@ class TokenPrior(Generator):
                 uniform=uniform_of(0),
             )
         high = decode(
-            lambda tokens: guided(self.high_logits(twice(tokens), twice(low), condition)),
+            lambda tokens: guided(self.high_logits(asked.doubled(tokens), asked.doubled(low), asked.vectors)),
             shapes[1],
             self.tokenizer.codes[1],
             steps=steps[1],

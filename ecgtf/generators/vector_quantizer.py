@@ -7,6 +7,10 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from ecgtf.generators.decoding import gumbel
+
+_SMOOTHING = 1e-5  # Laplace's, of the cluster sizes
+
 
 @keras.saving.register_keras_serializable("ecgtf")
 class VectorQuantizer(keras.layers.Layer):
@@ -19,13 +23,12 @@ class VectorQuantizer(keras.layers.Layer):
         codes: Number of codes K.
         dim: Dimension D of a code.
         decay: Decay of the running means.
-        epsilon: Laplace smoothing of the cluster sizes.
         reset_below: A code whose running count falls below this is replaced by a vector of the batch; 0 never replaces.
     """
 
-    def __init__(self, codes: int, dim: int, decay: float = 0.8, epsilon: float = 1e-5, reset_below: float = 0.0, **kwargs):
+    def __init__(self, codes: int, dim: int, decay: float = 0.8, reset_below: float = 0.0, **kwargs):
         super().__init__(**kwargs)
-        self.codes, self.dim, self.decay, self.epsilon, self.reset_below = codes, dim, decay, epsilon, reset_below
+        self.codes, self.dim, self.decay, self.reset_below = codes, dim, decay, reset_below
 
         def state(name: str, shape: tuple[int, ...], initializer):
             # Every replica computes the same update from summed statistics: their mean is that update.
@@ -57,8 +60,7 @@ class VectorQuantizer(keras.layers.Layer):
         distance = self._distance(vectors)
         smallest = ops.mean(ops.min(distance, axis=-1) + ops.sum(vectors**2, axis=-1))
         uniform = tf.random.stateless_uniform(tf.shape(distance), seed, minval=1e-7, maxval=1.0)
-        gumbel = -ops.log(-ops.log(uniform))
-        return ops.cast(ops.argmax(gumbel - distance / (temperature * smallest + 1e-12), axis=-1), "int32")
+        return ops.cast(ops.argmax(gumbel(uniform) - distance / (temperature * smallest + 1e-12), axis=-1), "int32")
 
     def _distance(self, vectors):
         """|z - c|^2 without |z|^2, which is the same for all codes: `(..., codes)`."""
@@ -71,8 +73,8 @@ class VectorQuantizer(keras.layers.Layer):
     def call(self, vectors, training: bool = False, seed=None):
         """Quantises `(batch, length, dim)`.
 
-        Returns a dictionary: `quantised` (same shape, straight-through gradient), `indices` `(batch, length)`, and the scalars
-        `commitment` (mean squared distance to the codes, to which only the encoder has a gradient) and `perplexity`.
+        Returns a dictionary: `quantised` (same shape, straight-through gradient), and the scalars `commitment` (mean squared distance
+        to the codes, to which only the encoder has a gradient) and `perplexity`.
         """
         vectors = ops.cast(vectors, "float32")
         indices = self.nearest(vectors)
@@ -84,7 +86,6 @@ class VectorQuantizer(keras.layers.Layer):
             self._update(counts, sums, flat, seed)
         return {
             "quantised": vectors + ops.stop_gradient(code - vectors),
-            "indices": indices,
             "commitment": ops.mean((code - vectors) ** 2),
             "perplexity": ops.exp(-ops.sum(share * ops.log(share + 1e-10))),
         }
@@ -99,7 +100,7 @@ class VectorQuantizer(keras.layers.Layer):
         size = self.decay * self.cluster_size + (1 - self.decay) * counts
         average = self.decay * self.embedding_avg + (1 - self.decay) * sums
         total = ops.sum(size)
-        smoothed = (size + self.epsilon) / (total + self.codes * self.epsilon) * total
+        smoothed = (size + _SMOOTHING) / (total + self.codes * _SMOOTHING) * total
         codebook = average / smoothed[:, None]
         if self.reset_below > 0:
             if seed is None:
@@ -139,7 +140,6 @@ class VectorQuantizer(keras.layers.Layer):
             "codes": self.codes,
             "dim": self.dim,
             "decay": self.decay,
-            "epsilon": self.epsilon,
             "reset_below": self.reset_below,
         }
 
