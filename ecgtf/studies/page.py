@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecgtf.atomic import write_atomically, write_json
-from ecgtf.report.page import figure_png
+from ecgtf.report.page import figure_png, template
 from ecgtf.studies.analysis import RESAMPLES, Analysis
 from ecgtf.studies.cells import COLUMNS, Cell
 from ecgtf.studies.comparisons import Families, families
@@ -92,8 +92,7 @@ def write_report(
     say("drawing the figures")
     pictures = _saved(_pictures(analysis, study, found), folder / "figures")
     write_json(folder / SUMMARY, _summary(analysis, study, found, told))
-    environment = _environment()
-    page = environment.get_template("page.html.j2").render(
+    page = template("studies/page.html.j2").render(
         title=TITLES[study],
         study=study,
         config=config,
@@ -106,12 +105,6 @@ def write_report(
     )
     write_atomically(folder / PAGE, page)
     return folder / PAGE
-
-
-def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader
-
-    return Environment(loader=PackageLoader("ecgtf.studies", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
 def _pictures(analysis: Analysis, study: str, found: Families) -> list[Picture]:
