@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -130,10 +129,11 @@ def template(name: str) -> Template:
 
 
 def figure_png(figure: Figure) -> bytes:
-    """The figure as PNG, without dates, so that the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    """The figure as PNG: the same figure gives the same bytes."""
+    # Imported here: matplotlib takes a second that a page of saved figures need not wait for.
+    from ecgtf.report.ecg_paper import figure_bytes
+
+    return figure_bytes(figure, "png")
 
 
 def _by_group(metrics: dict[str, dict]) -> list[tuple[str, list[dict]]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecgtf.atomic import write_atomically, write_json
-from ecgtf.report.page import figure_png, template
+from ecgtf.report.page import template
 from ecgtf.studies.analysis import RESAMPLES, Analysis
 from ecgtf.studies.cells import COLUMNS, Cell
 from ecgtf.studies.comparisons import Families, families
@@ -157,14 +157,14 @@ def _pictures(analysis: Analysis, study: str, found: Families) -> list[Picture]:
 
 def _saved(pictures: Sequence[Picture], folder: Path) -> list[dict[str, str]]:
     """Writes PNG and SVG of each picture; what the page needs of them."""
-    from ecgtf.studies.figures import figure_svg
+    from ecgtf.report.ecg_paper import figure_bytes
 
     folder.mkdir(parents=True, exist_ok=True)
     shown = []
     for picture in pictures:
-        png = figure_png(picture.figure)
+        png = figure_bytes(picture.figure, "png")
         write_atomically(folder / f"{picture.name}.png", png)
-        write_atomically(folder / f"{picture.name}.svg", figure_svg(picture.figure))
+        write_atomically(folder / f"{picture.name}.svg", figure_bytes(picture.figure, "svg"))
         shown.append({"caption": picture.caption, "alt": picture.alt, "data": base64.b64encode(png).decode()})
     return shown
 
