@@ -321,6 +321,11 @@ class StudyConfig:
         return "+".join(self.collections)
 
     @property
+    def data_sets(self) -> tuple[str, ...]:
+        """The folders of all collections."""
+        return tuple(folder for folders in self.collections.values() for folder in folders)
+
+    @property
     def the_task(self) -> Task:
         """The task, looked up."""
         return get_task(self.task)

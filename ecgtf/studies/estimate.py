@@ -154,7 +154,7 @@ class Forecast:
 
     @cached_property
     def _signal(self) -> _Signal:
-        manifest = combined_manifest([folder for names in self.config.collections.values() for folder in names])
+        manifest = combined_manifest(self.config.data_sets)
         return _Signal(manifest, len(self.config.the_task.classes))
 
 
