@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,6 @@ def write_report(
     cells: Sequence[Cell],
     *,
     bootstrap: int = RESAMPLES,
-    say: Callable[[str], object] = lambda line: None,
 ) -> Path:
     """Writes `summary.json`, `tables/`, `figures/` and `index.html` from a study's results, finished or not; returns the page.
 
@@ -78,18 +77,16 @@ def write_report(
         config: The study's settings.
         cells: All of its cells.
         bootstrap: Number of resamples; 0 gives no intervals and no p-values.
-        say: Told what is being done.
 
     Raises:
         ValueError: if results are damaged or do not fit together.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    analysis = Analysis(Pools(Results(folder), cells, config), bootstrap=bootstrap, say=say)
+    analysis = Analysis(Pools(Results(folder), cells, config), bootstrap=bootstrap)
     found = families(analysis, study)
     told, tables = answers(analysis, study, found), study_tables(analysis, study, found)
     write_tables(tables, folder / "tables")
-    say("drawing the figures")
     pictures = _saved(_pictures(analysis, study, found), folder / "figures")
     write_json(folder / SUMMARY, _summary(analysis, study, found, told))
     page = template("studies/page.html.j2").render(
