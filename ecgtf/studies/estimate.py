@@ -150,7 +150,7 @@ class Forecast:
         return len(pool_labels(labels[: max(1, round(seen * len(labels)))], self.config))
 
     def _step(self, classifier: str, recipe: Recipe) -> float:
-        return classifier_step(classifier, recipe, self._signal, self.config.task)
+        return classifier_step(classifier, recipe, self._signal)
 
     @cached_property
     def _signal(self) -> _Signal:
@@ -173,7 +173,7 @@ class _Signal:
 
 
 @lru_cache
-def classifier_step(kind: str, recipe: Recipe, signal: _Signal, task: str) -> float:
+def classifier_step(kind: str, recipe: Recipe, signal: _Signal) -> float:
     """Seconds of a training step, augmentation included."""
     preset = training_preset(kind, recipe.preset)
     signals, labels = signal.batch(recipe.batch_size or preset["batch_size"])
