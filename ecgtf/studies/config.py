@@ -14,7 +14,7 @@ from ecgtf.classifiers import KINDS, MIXINGS
 from ecgtf.classifiers.fitting import check_training
 from ecgtf.classifiers.networks import PRESETS
 from ecgtf.classifiers.transfer import MODES, TOGETHER
-from ecgtf.conditions import columns
+from ecgtf.conditions import check_names
 from ecgtf.generators import diffusion, flow
 from ecgtf.generators.presets import get_preset
 from ecgtf.precision import PRECISIONS
@@ -121,8 +121,7 @@ class GeneratorPlan:
         preset = get_preset(self.kind, self.preset, self.objective).with_lengths(self.steps)
         check_training(1, _or(self.batch_size, 1), self.balance)
         check_limits(self.learning_rate, None)
-        for condition in self.conditions:
-            columns(condition)
+        check_names(self.conditions)
         if self.precision not in PRECISIONS:
             raise ValueError(f"unknown precision {self.precision!r}; expected one of {', '.join(PRECISIONS)}")
         if self.guidance is not None and not 0 <= self.guidance < np.inf:
