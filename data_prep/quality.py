@@ -1,4 +1,4 @@
-"""How good a recording is: measures for the table of records, and the limits beyond which a record is left out (NumPy only).
+"""How good a recording is: measures for the table of records, and the limits beyond which a record is left out (NumPy and SciPy).
 
 Signals are `(time, leads)` float32 in millivolts, as the source gives them: before filters and resampling.
 """

@@ -66,7 +66,8 @@ class Manifest:
     provenance: dict[str, Any] = field(default_factory=dict)
     """How the set was made."""
     generator: dict[str, Any] | None = None
-    """None for real records; else `{"run", "settings", "trained_on": hashed ids}`."""
+    """None for real records; else `{"run", "kind", "task", "settings", "trained_on": hashed ids}`; of several sets as one, `run` and
+    `settings` are lists, and `kind` and `task` are left out."""
     table: dict[str, str] | None = None
     """The table of records, `{"file", "sha256"}`, where there is one."""
     resolution_mv: float = RESOLUTION_MV

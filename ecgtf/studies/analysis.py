@@ -1,4 +1,4 @@
-"""What a study's predictions say: scores of its arms with intervals, and differences between them (NumPy only).
+"""What a study's predictions say: scores of its arms with intervals, and differences between them.
 
 Records and seeds are resampled together. A resample of the records is the same for all arms tested on them, so differences are
 paired; seeds are drawn for each arm by itself. Of S seeds, S - 1 are drawn: the variance of their mean is then that of a mean of S,
