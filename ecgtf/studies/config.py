@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ecgtf.augment import Augmentation
-from ecgtf.classifiers import KINDS, MIXINGS
+from ecgtf.classifiers import AUGMENT, KINDS, MIXINGS
 from ecgtf.classifiers.fitting import check_training
 from ecgtf.classifiers.networks import PRESETS
 from ecgtf.classifiers.transfer import MODES, TOGETHER
@@ -61,7 +61,7 @@ class Recipe:
     batch_size: int | None = None
     learning_rate: float | None = None
     balance: float = 0.0
-    augment: str = "gain=0.2,shift_seconds=1"
+    augment: str = AUGMENT
     patience: int = 10
     pretrain_steps: int | None = None
     """Steps on each source before real records, or together with them (`+`), at the recipe's learning rate; by default the preset's."""
