@@ -69,9 +69,9 @@ def quality(signal: np.ndarray, leads: Sequence[str], rate: float) -> dict[str, 
     }
 
 
-def quality_fault(measures: Mapping[str, float], limits: Mapping[str, float] = LIMITS) -> str | None:
+def quality_fault(measures: Mapping[str, float]) -> str | None:
     """Why a record of such a quality is left out, or None."""
-    for name, limit in limits.items():
+    for name, limit in LIMITS.items():
         if measures[name] > limit:  # never true of NaN
             return f"{_WORDS[name].format(measures[name])} (more than {limit:g})"
     return None
