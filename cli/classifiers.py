@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ecgtf.classifiers import KINDS
+from ecgtf.classifiers import AUGMENT, KINDS
 from ecgtf.cli import defaults
 from ecgtf.cli.options import (
     AllowEmpty,
@@ -60,7 +60,7 @@ def train_classifier(
     learning_rate: LearningRate = None,
     balance: Balance = 0.0,
     balance_sources: BalanceSources = 0.0,
-    augment: Augment = "gain=0.2,shift_seconds=1",
+    augment: Augment = AUGMENT,
     precision: Precision = "float32",
     devices: Devices = None,
     max_minutes: MaxMinutes = None,
@@ -136,7 +136,7 @@ def finetune(
     learning_rate: LearningRate = None,
     balance: Balance = 0.0,
     balance_sources: BalanceSources = 0.0,
-    augment: Augment = "gain=0.2,shift_seconds=1",
+    augment: Augment = AUGMENT,
     precision: Precision = "float32",
     devices: Devices = None,
     max_minutes: MaxMinutes = None,

@@ -76,14 +76,7 @@ def prepare(
     from ecgtf.progress import Progress
 
     out = out or defaults.DATA / (source or "simulated")
-    bars: list[Progress] = []
-
-    def show(done: int, total: int) -> None:
-        if not bars:
-            bars.append(Progress("preparing", total, "records", quiet).__enter__())
-        bars[0].update(done)
-
-    try:
+    with Progress("preparing", None, "records", quiet) as progress:
         manifest = prepare(
             source,
             root,
@@ -104,11 +97,8 @@ def prepare(
             strict=strict,
             overwrite=overwrite,
             seed=seed,
-            progress=show,
+            progress=lambda done, total: progress.update(done, total=total),
         )
-    finally:
-        for bar in bars:
-            bar.__exit__(None, None, None)
     parts = ", ".join(f"{split} {content['records']}" for split, content in manifest.splits.items())
     rejected = f"; {manifest.rejected} rejected, listed in {out / 'rejected.csv'}" if manifest.rejected else ""
     say(f"wrote {manifest.records} records to {out} ({parts}){rejected}; next: ecgtf train-generator vqvae", quiet)

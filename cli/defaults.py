@@ -26,19 +26,9 @@ def synthetic_data(given: Sequence[Path] | None) -> list[Path]:
     Raises:
         ValueError: if there is none, or several.
     """
-    return (
-        list(given) if given else [synthetic_or_none() or _only([], "synthetic data set", "with --synthetic", "ecgtf generate")]
-    )
-
-
-def synthetic_or_none() -> Path | None:
-    """The only synthetic set in `data/`, None where there is none.
-
-    Raises:
-        ValueError: if there are several.
-    """
-    found = _data_sets(synthetic=True)
-    return _only(found, "synthetic data set", "with --synthetic", "ecgtf generate") if found else None
+    if given:
+        return list(given)
+    return [_only(_data_sets(synthetic=True), "synthetic data set", "with --synthetic", "ecgtf generate")]
 
 
 def newest_run(given: Path | None, command: str) -> Path:

@@ -1,4 +1,4 @@
-"""How good a recording is: measures for the table of records, and the limits beyond which a record is left out (NumPy only).
+"""How good a recording is: measures for the table of records, and the limits beyond which a record is left out (NumPy and SciPy).
 
 Signals are `(time, leads)` float32 in millivolts, as the source gives them: before filters and resampling.
 """
@@ -69,9 +69,9 @@ def quality(signal: np.ndarray, leads: Sequence[str], rate: float) -> dict[str, 
     }
 
 
-def quality_fault(measures: Mapping[str, float], limits: Mapping[str, float] = LIMITS) -> str | None:
+def quality_fault(measures: Mapping[str, float]) -> str | None:
     """Why a record of such a quality is left out, or None."""
-    for name, limit in limits.items():
+    for name, limit in LIMITS.items():
         if measures[name] > limit:  # never true of NaN
             return f"{_WORDS[name].format(measures[name])} (more than {limit:g})"
     return None

@@ -1,4 +1,4 @@
-"""Signals on their way into a data set: resampling with filters, cutting to length, and the faults that exclude a record (NumPy only).
+"""Signals on their way into a data set: resampling with filters, cutting to length, and the faults that exclude a record (NumPy and SciPy).
 
 Signals are `(time, leads)` float32 in millivolts.
 """

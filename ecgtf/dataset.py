@@ -28,9 +28,8 @@ from ecgtf.manifest import (
     read_manifest,
     read_manifests,
 )
-from ecgtf.shards import read_example, read_records, shard_names, shard_paths, verify, write_shard, write_split
+from ecgtf.shards import read_example, read_records, read_shard, shard_names, shard_paths, verify, write_shard, write_split
 from ecgtf.tasks import Task, get_task
-from ecgtf.tfrecord import read_tfrecord
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -193,8 +192,7 @@ def records_of(folders: Folders, split: str, task: Task | str | None = None) -> 
     skipped = left_out(folders)
     for folder, part in read_manifests(folders):
         for record in read_records(folder, split, part):
-            wanted = task is None or task.multi_label or task.labels([record.codes]).any()
-            if wanted and record.id not in skipped[folder]:
+            if (task is None or task.keeps(record.codes)) and record.id not in skipped[folder]:
                 yield part.name, record
 
 
@@ -213,19 +211,15 @@ def read_ids(folders: Folders, split: str, task: Task | str | None = None) -> li
     Raises:
         ValueError: as `load_arrays`.
     """
-    found = _names_and_codes(folders, split)
-    if task is None or get_task(task).multi_label:
-        return [name for name, _ in found]
-    labels = get_task(task).labels([codes for _, codes in found])
-    return [name for (name, _), label in zip(found, labels, strict=True) if label.any()]
+    task = None if task is None else get_task(task)
+    return [name for name, codes in _names_and_codes(folders, split) if task is None or task.keeps(codes)]
 
 
 def _names_and_codes(folders: Folders, split: str) -> list[tuple[str, tuple[str, ...]]]:
     found, skipped = [], left_out(folders)
     for folder, manifest in read_manifests(folders):
         for path in shard_paths(folder, manifest, split):
-            examples = (read_example(data) for data in read_tfrecord(path))
-            found += [(name, codes) for name, codes, _ in examples if name not in skipped[folder]]
+            found += [(name, codes) for name, codes, _ in read_shard(path, read_example) if name not in skipped[folder]]
     return found
 
 

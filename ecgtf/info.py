@@ -60,7 +60,7 @@ def _count(codes: Sequence[tuple[str, ...]]) -> Counter[str]:
 
 def _by_class(codes: Sequence[tuple[str, ...]], task: Task) -> dict[str, Any]:
     labels = task.labels(codes)
-    excluded = [] if task.multi_label else [its for its, label in zip(codes, labels, strict=True) if not label.any()]
+    excluded = [its for its in codes if not task.keeps(its)]
     present = [sorted({task.codes[code] for code in its if code in task.codes}, key=task.classes.index) for its in codes]
     several = Counter(" + ".join(names) for names in present if len(names) > 1)
     return {

@@ -66,7 +66,8 @@ class Manifest:
     provenance: dict[str, Any] = field(default_factory=dict)
     """How the set was made."""
     generator: dict[str, Any] | None = None
-    """None for real records; else `{"run", "settings", "trained_on": hashed ids}`."""
+    """None for real records; else `{"run", "kind", "task", "settings", "trained_on": hashed ids}`; of several sets as one, `run` and
+    `settings` are lists, and `kind` and `task` are left out."""
     table: dict[str, str] | None = None
     """The table of records, `{"file", "sha256"}`, where there is one."""
     resolution_mv: float = RESOLUTION_MV
@@ -254,13 +255,18 @@ def _statistics(summaries: Sequence[ShardSummary]) -> dict[str, list[float]]:
     }
 
 
+def listed(folders: Folders) -> list[str | os.PathLike]:
+    """Folders as a list, one as a list of one."""
+    return [folders] if isinstance(folders, str | os.PathLike) else list(folders)
+
+
 def read_manifests(folders: Folders) -> list[tuple[Path, Manifest]]:
     """Each folder with its manifest, for sets that are used as one.
 
     Raises:
         ValueError: if no folder is given, one is given twice, or the sets differ in sampling rate, seconds or leads.
     """
-    given = [folders] if isinstance(folders, str | os.PathLike) else list(folders)
+    given = listed(folders)
     if not given:
         raise ValueError("expected at least one data set, received none")
     sets = [(Path(folder), read_manifest(folder)) for folder in given]

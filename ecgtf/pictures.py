@@ -8,8 +8,6 @@ import numpy as np
 from ecgtf.generators.base import Generator
 from ecgtf.report.ecg_paper import ecg_grid, ecg_image
 
-SHOWN_LEADS = ("I", "II", "V1", "V5")
-
 
 def reconstruction_pictures(model: Generator, signals: np.ndarray) -> dict[str, np.ndarray]:
     """A picture of records and their reconstructions, one under the other."""
@@ -28,5 +26,4 @@ def sample_pictures(model: Generator, signals: np.ndarray) -> dict[str, np.ndarr
 
 
 def _picture(signals: np.ndarray, model: Generator, titles: list[str]) -> np.ndarray:
-    shown = [lead for lead in SHOWN_LEADS if lead in model.leads] or list(model.leads[:4])
-    return ecg_image(ecg_grid(signals, rate=model.sampling_rate, leads=model.leads, titles=titles, show_leads=shown))
+    return ecg_image(ecg_grid(signals, rate=model.sampling_rate, leads=model.leads, titles=titles))

@@ -13,13 +13,13 @@ class Progress:
 
     Args:
         title: What is going on.
-        total: Amount of work.
+        total: Amount of work; None where the first `update` tells it.
         unit: Plural noun of what is counted.
         quiet: Show nothing.
         interval: Seconds between plain lines.
     """
 
-    def __init__(self, title: str, total: int, unit: str, quiet: bool = False, interval: float = 15.0):
+    def __init__(self, title: str, total: int | None, unit: str, quiet: bool = False, interval: float = 15.0):
         self.title, self.total, self.unit, self.quiet, self.interval = title, total, unit, quiet, interval
         self.start = self.last_line = time.monotonic()
         self.first: int | None = None
@@ -47,18 +47,20 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, done: int, note: str = "") -> None:
-        """Shows that `done` of the total is done; `note` stands beside the rate."""
+    def update(self, done: int, note: str = "", total: int | None = None) -> None:
+        """Shows that `done` of the total is done; `note` stands beside the rate. A `total` replaces the one known so far."""
         if self.quiet:
             return
+        self.total = self.total if total is None else total
         now = time.monotonic()
         if self.first is None:  # a resumed run starts its clock at what is already there
             self.first, self.start = done, now
         rate = (done - self.first) / max(now - self.start, 1e-9)
         text = f"{rate:.3g} {self.unit}/s {note}".rstrip() if done > self.first else note
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, note=text)
+            self._bar.update(self._task, completed=done, total=self.total, note=text)
         elif now - self.last_line >= self.interval or done >= self.total:
             self.last_line = now
-            left = f", {(self.total - done) / rate:.0f} s left" if rate > 0 and done < self.total else ""
-            print(f"{self.title}: {done}/{self.total} {self.unit}, {text}{left}", file=sys.stderr, flush=True)
+            left = f"{(self.total - done) / rate:.0f} s left" if rate > 0 and done < self.total else ""
+            parts = (f"{self.title}: {done}/{self.total} {self.unit}", text, left)
+            print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)

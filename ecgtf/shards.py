@@ -20,10 +20,12 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -35,6 +37,7 @@ from ecgtf.tfrecord import decode_example, encode_example, frame, read_tfrecord
 SHARD_BYTES = 64 * 2**20
 _SEX_CODES = {"male": 0, "female": 1, None: -1}
 _SEX_NAMES = {0: "male", 1: "female"}
+_Decoded = TypeVar("_Decoded")
 _LIMIT = np.iinfo(np.int16).max  # -32768 has no positive counterpart, so the range is symmetric
 
 
@@ -123,11 +126,21 @@ def read_records(folder: str | os.PathLike, split: str, manifest: Manifest | Non
     """
     manifest = manifest or read_manifest(folder)
     for path in shard_paths(folder, manifest, split):
-        for number, data in enumerate(read_tfrecord(path)):
-            try:
-                yield _decode(data, manifest, split)
-            except (ValueError, LookupError, TypeError) as error:
-                raise ValueError(f"{path}: record {number} is damaged ({error})") from error
+        yield from read_shard(path, partial(_decode, manifest=manifest, split=split))
+
+
+def read_shard(path: Path, decode: Callable[[bytes], _Decoded]) -> Iterator[_Decoded]:
+    """What `decode` makes of the bytes of each record of a shard, in order, checksums verified.
+
+    Raises:
+        ValueError: if a record is damaged; the message names the file and the record's number, counted from 0.
+    """
+    for number, data in enumerate(read_tfrecord(path)):
+        try:
+            decoded = decode(data)
+        except (ValueError, LookupError, TypeError) as error:
+            raise ValueError(f"{path}: record {number} is damaged ({error})") from error
+        yield decoded
 
 
 def shard_paths(folder: str | os.PathLike, manifest: Manifest, split: str) -> list[Path]:

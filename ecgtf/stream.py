@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -13,10 +14,10 @@ import tensorflow as tf
 
 from ecgtf.copies import left_out
 from ecgtf.manifest import Folders, read_manifests
-from ecgtf.shards import read_example, shard_paths
+from ecgtf.shards import read_example, read_shard, shard_paths
 from ecgtf.tasks import Task
 from ecgtf.tf_data import pipeline_options
-from ecgtf.tfrecord import RECORD_FRAME, RECORD_HEAD, read_tfrecord
+from ecgtf.tfrecord import RECORD_FRAME, RECORD_HEAD
 
 MEMORY_BYTES = 2**30
 """A split of up to this size is held in memory; a larger one is read from its shards."""
@@ -147,17 +148,18 @@ def _examples(
     """`(number of the file, first byte of the signal, codes, signal)` of each record to read, in order."""
     for file, (_, skipped, path) in enumerate(files):
         start = RECORD_HEAD
-        for number, example in enumerate(read_tfrecord(path)):
-            try:
-                name, codes, signal = read_example(example)
-                if len(signal) != 2 * values:
-                    raise ValueError(f"expected a signal of {2 * values} bytes, found {len(signal)}")
-            except ValueError as error:
-                raise ValueError(f"{path}: record {number} is damaged ({error})") from error
-            wanted = task is None or task.multi_label or any(code in task.codes for code in codes)
-            if wanted and name not in skipped:
-                yield file, start + example.rfind(signal), codes, signal
-            start += len(example) + RECORD_FRAME
+        for name, codes, signal, first, size in read_shard(path, partial(_example, values=values)):
+            if (task is None or task.keeps(codes)) and name not in skipped:
+                yield file, start + first, codes, signal
+            start += size + RECORD_FRAME
+
+
+def _example(data: bytes, values: int) -> tuple[str, tuple[str, ...], bytes, int, int]:
+    """Id, codes and signal of an encoded record, the place of the signal's first byte and the record's length."""
+    name, codes, signal = read_example(data)
+    if len(signal) != 2 * values:
+        raise ValueError(f"expected a signal of {2 * values} bytes, found {len(signal)}")
+    return name, codes, signal, data.rfind(signal), len(data)
 
 
 def _from_memory(steps: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -79,6 +79,10 @@ class Task:
                 row[self.classes.index(name)] = 1.0
         return labels
 
+    def keeps(self, codes: Sequence[str]) -> bool:
+        """Whether a record with these codes is part of the task: a single-label one leaves out what has none of its classes."""
+        return self.multi_label or any(code in self.codes for code in codes)
+
     @property
     def reference(self) -> str | dict[str, Any]:
         """What `get_task` makes this task of again, as a JSON value: the name of a built-in task, the table of one's own."""

@@ -17,6 +17,7 @@ from ecgtf.dataset import (
     read_manifests,
 )
 from ecgtf.tasks import TASKS, Task
+from ecgtf.tfrecord import encode_example, frame
 
 
 def test_arrays_by_task(small_dataset):
@@ -69,6 +70,15 @@ def test_sets_that_do_not_fit_together(make_dataset):
 
 def test_labels_of_a_split(small_dataset):
     np.testing.assert_array_equal(read_labels(small_dataset, "test", "rhythm7").sum(axis=0), [2] * 7)
+
+
+def test_what_is_no_record_is_named_by_whatever_reads_it(make_dataset):
+    folder = make_dataset(per_class={"train": 1})
+    path = folder / "train.tfrecord-00000-of-00001"
+    path.write_bytes(frame(encode_example({"id": [b"x"], "codes": []})) + path.read_bytes())
+    for read in (load_arrays, read_labels, read_ids):
+        with pytest.raises(ValueError, match=r"train\.tfrecord-00000-of-00001: record 0 is damaged \(.*signal"):
+            read(folder, "train", "rhythm7")
 
 
 def test_python_api(small_dataset):

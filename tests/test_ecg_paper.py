@@ -131,7 +131,6 @@ def test_image_is_pixels():
         ({"signal": np.zeros((1000, 8))}, r"received shape \(1000, 8\)"),
         ({"signal": np.zeros((0, 12))}, r"received shape \(0, 12\)"),
         ({"rate": 0}, "expected a sampling rate above 0 Hz, received 0"),
-        ({"rhythm_lead": "V9"}, "rhythm lead 'V9' is not among I, II"),
         ({"signal": np.zeros((40000, 12))}, "at most 300 s, received 400 s"),
     ],
 )
@@ -145,12 +144,14 @@ def test_grid_draws_the_leads_that_are_there():
     figure = ecg_grid(signals, rate=RATE, titles=["a", "b", "c"])
     assert len(traces(figure)) == 3 * 4
     assert [name for name, _, _ in names(figure)] == ["I", "II", "V1", "V5"] * 3
-    some = ecg_grid(signals[..., :2], rate=RATE, leads=("II", "V5"), show_leads=("V1", "V5", "II"), columns=5)
-    assert [name for name, _, _ in names(some)] == ["V5", "II"] * 3
+    some = ecg_grid(signals[..., :3], rate=RATE, leads=("V5", "V6", "II"))
+    assert [name for name, _, _ in names(some)] == ["II", "V5"] * 3
+    none = ecg_grid(signals[..., :5], rate=RATE, leads=("V6", "V4", "V3", "V2", "aVR"))
+    assert [name for name, _, _ in names(none)] == ["V6", "V4", "V3", "V2"] * 3
 
 
 def test_grid_is_to_its_own_scale():
-    figure = ecg_grid([clock()], rate=RATE, scale=0.5, columns=1)
+    figure = ecg_grid([clock()], rate=RATE)
     width = np.diff(figure.axes[0].get_xlim())[0]
     assert figure.get_size_inches()[0] * 25.4 == pytest.approx(0.5 * width)
 
@@ -160,7 +161,7 @@ def test_grid_is_to_its_own_scale():
     [
         ({"signals": []}, "at least one signal"),
         ({"titles": ["a", "b"]}, "expected 1 titles, one for each signal, received 2"),
-        ({"show_leads": ["X"]}, "none of the leads X is among I, II"),
+        ({"leads": ["II"]}, r"expected a signal \(time, 1\) for leads II"),
     ],
 )
 def test_what_makes_no_grid_is_refused(arguments, message):

@@ -40,6 +40,8 @@ def test_the_wheel_holds_every_package_and_the_page_template(installed):
         "cli/main.py",
         "data_prep/prepare.py",
         "generators/base.py",
+        "report/base.html.j2",
+        "report/figure.html.j2",
         "report/page.html.j2",
         "pretrained/model.keras",
         "pretrained/MODEL_CARD.md",

@@ -193,6 +193,7 @@ def test_parts_share_the_cells_and_keep_a_fold_of_a_collection_together(tmp_path
         ("[generators.g]\nkind = 'diffwave'\nsampler = 'heun'", "unknown sampler 'heun'; diffwave has ddpm, ddim"),
         ("[generators.g]\nkind = 'vqvae'\nsampler = 'ddpm'", "unknown sampler 'ddpm'; vqvae has none"),
         ("[generators.g]\nkind = 'diffwave'\nconditions = ['bmi']", "unknown condition 'bmi'"),
+        ("[generators.g]\nkind = 'diffwave'\nconditions = ['age', 'age']", "condition age is named more than once"),
         ("[generators.g]\nkind = 'diffwave'\nsampler_steps = [0]", "at least 1 sampler step"),
         ("[generators.g]\nkind = 'diffwave'\nsampler_steps = []", r"at least 1 sampler step, received \(\)"),
         ("[sources.s]\ndata = []", "sources.s: expected at least one data set, as in data = .*, received none"),

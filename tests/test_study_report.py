@@ -11,12 +11,13 @@ import pytest
 from matplotlib.figure import Figure
 from study_results import Maker, made_config, one_collection, planned, realistic_strength
 
+from ecgtf.report.ecg_paper import figure_bytes
 from ecgtf.studies import words
 from ecgtf.studies.analysis import Analysis, Comparison, Difference, Estimate
 from ecgtf.studies.cells import Cell
 from ecgtf.studies.comparisons import families
 from ecgtf.studies.config import Grid
-from ecgtf.studies.figures import _legend, augmentation_gains, class_scores, figure_svg, learning_curves
+from ecgtf.studies.figures import _legend, augmentation_gains, class_scores, learning_curves
 from ecgtf.studies.page import write_report
 from ecgtf.studies.pooling import Pools
 from ecgtf.studies.results import Results, Row
@@ -227,7 +228,7 @@ def test_names_in_the_legend_are_no_formulas():
     figure = Figure()
     figure.subplots().plot([0, 1], label="my $\\frac$")
     _legend(figure)
-    assert b"my $\\frac$" in figure_svg(figure)  # Matplotlib keeps the text beside its outlines
+    assert b"my $\\frac$" in figure_bytes(figure, "svg")  # Matplotlib keeps the text beside its outlines
 
 
 def test_gains_are_drawn_where_there_are_results(tmp_path):

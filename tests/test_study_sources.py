@@ -1,10 +1,14 @@
 """What is drawn from a fold's generator: enough for whatever a cell asks for."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from study_results import one_collection
 
 from ecgtf.classifiers.examples import Examples, dealt, mix
+from ecgtf.dataset import read_manifest, verify
+from ecgtf.studies import sources
 from ecgtf.studies.cells import Cell
 from ecgtf.studies.config import Grid, Recipe
 from ecgtf.studies.sources import _enough, best_share, pool_labels
@@ -66,6 +70,38 @@ def test_the_best_share_is_of_each_label_by_itself():
     assert best_share(labels, likely, 0.5).tolist() == [0, 2, 5]
     assert best_share(labels, likely, 0.01).tolist() == [0, 5]
     assert best_share(labels, likely, 1.0).tolist() == list(range(6))
+
+
+@pytest.fixture
+def judged(make_dataset, tmp_path, monkeypatch):
+    """Keeps half of a synthetic set by a judge to whom all records are alike: the set, where its half goes, and a call."""
+    pool = make_dataset("pool", {"train": 4, "validation": 2}, generator={"trained_on": ["b"]})
+    monkeypatch.setattr(sources, "load_classifier", lambda run: None)
+    monkeypatch.setattr(sources, "predict", lambda model, signals: np.full((len(signals), 7), 1 / 7))
+    judge, config = SimpleNamespace(trained_on=lambda: ["a", "b"]), one_collection(task="rhythm7")
+    out = tmp_path / "kept" / "half"
+    return pool, out, lambda: sources._keep(pool, out, 0.5, judge, config)
+
+
+def test_what_is_kept_is_a_set_that_knows_what_its_judge_saw(judged):
+    pool, out, keep = judged
+    keep()
+    manifest = read_manifest(out)
+    assert (manifest.name, manifest.records_in("train"), manifest.records_in("validation")) == ("half", 14, 7)
+    assert manifest.generator["trained_on"] == ["a", "b"]
+    assert manifest.provenance == {"command": "study", "kept": 0.5, "of": read_manifest(pool).checksum}
+    assert verify(out) == []
+
+
+def test_what_was_kept_stays_until_what_is_kept_anew_is_whole(judged, monkeypatch):
+    _, out, keep = judged
+    keep()
+    before = read_manifest(out).checksum
+    monkeypatch.setattr(sources, "finish_dataset", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        keep()
+    assert read_manifest(out).checksum == before
+    assert [path.name for path in out.parent.iterdir()] == ["half"]
 
 
 def test_pre_training_on_what_no_fold_changes_is_shared():

@@ -83,6 +83,12 @@ def test_no_class_gives_a_row_of_zeros_and_no_record_no_rows():
     assert TASKS["rhythm7"].labels([]).shape == (0, 7)
 
 
+@pytest.mark.parametrize("task", TASKS.values(), ids=str)
+def test_a_task_keeps_what_it_has_a_label_for_or_all_where_classes_may_be_none(task):
+    for codes in ((), ("NORM",), ("AFIB", "nothing"), ("nothing",), *((code,) for code in task.codes)):
+        assert task.keeps(codes) == bool(task.multi_label or task.labels([codes]).any())
+
+
 def test_multi_label_tasks_keep_every_class():
     assert names("superclass", ["IMI", "LVH", "SR", "1AVB", "ASMI"], ["NORM"], ["SR"]) == [["MI", "CD", "HYP"], ["NORM"], []]
     assert names("rhythm12", ["SR", "BIGU"], ["10370003"], ["251180001", "AFLT"]) == [

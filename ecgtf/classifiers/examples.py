@@ -8,7 +8,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +15,7 @@ import tensorflow as tf
 from ecgtf.classifiers import MIXINGS
 from ecgtf.copies import find_copies
 from ecgtf.dataset import Folders, LeakError, combined_manifest, hash_id, load_arrays, read_ids, read_manifests
+from ecgtf.manifest import listed
 from ecgtf.stream import draw_weights
 from ecgtf.tasks import Task
 from ecgtf.tf_data import pipeline_options
@@ -129,9 +129,7 @@ def check_fit(data: Folders, others: Folders) -> None:
 
 def names_of(folders: Folders | None) -> list[str] | None:
     """Folders as a list of strings, as `config.json` holds them."""
-    if folders is None:
-        return None
-    return [str(folders)] if isinstance(folders, str | Path) else [str(folder) for folder in folders]
+    return None if folders is None else list(map(str, listed(folders)))
 
 
 def mix(

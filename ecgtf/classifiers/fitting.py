@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras import ops
 
 from ecgtf.augment import Augmentation, augmented
+from ecgtf.classifiers import AUGMENT
 from ecgtf.classifiers.examples import Examples, training_batches
 from ecgtf.classifiers.metrics import macro_auroc
 from ecgtf.classifiers.networks import predict
@@ -19,8 +20,7 @@ from ecgtf.training import fit, make_optimizer
 VALIDATIONS = 20
 """Validations in a training."""
 
-AUGMENTATION = Augmentation(gain=0.2, shift_seconds=1.0)
-"""How training records are changed unless told otherwise."""
+AUGMENTATION = Augmentation.parse(AUGMENT)
 
 
 def fit_classifier(

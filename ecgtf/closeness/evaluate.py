@@ -16,7 +16,7 @@ from ecgtf.closeness.external import is_external
 from ecgtf.closeness.loading import compare_arrays, compare_folders
 from ecgtf.closeness.metrics import GROUPS, METRICS, Metric, is_worse
 from ecgtf.ecg import LEADS
-from ecgtf.manifest import read_manifests
+from ecgtf.manifest import listed, read_manifests
 from ecgtf.progress import Progress
 from ecgtf.tasks import Task, get_task
 
@@ -195,7 +195,7 @@ def _make_folder(out: Path, overwrite: bool) -> None:
 
 def _task_of(synthetic: str | Path | list) -> str:
     """The task of the generator behind a synthetic set."""
-    folders = [synthetic] if isinstance(synthetic, str | Path) else list(synthetic)
+    folders = listed(synthetic)
     if is_external(folders[0]):
         return "rhythm7"
     made = read_manifests(folders)[0][1].generator

@@ -9,12 +9,12 @@ import numpy as np
 from ecgtf.closeness.comparison import Comparison, Part, joined, part_of
 from ecgtf.closeness.external import is_external, read_external
 from ecgtf.dataset import check_no_leak, combined_manifest, load_arrays, read_manifests
+from ecgtf.ecg import SPLITS
+from ecgtf.manifest import listed
 from ecgtf.tasks import Task
 
 LEAST_TEST_RECORDS = 100
 """With fewer test records the validation records are added to the reference."""
-
-SPLITS = ("train", "validation", "test")
 
 
 def compare_folders(
@@ -34,7 +34,7 @@ def compare_folders(
     """
     if isinstance(real, np.ndarray) or isinstance(synthetic, np.ndarray):
         raise ValueError("give two arrays or two data sets, not one of each")
-    real, synthetic = ([folder] if isinstance(folder, str | Path) else list(folder) for folder in (real, synthetic))
+    real, synthetic = map(listed, (real, synthetic))
     for folder, described in read_manifests(real):
         if described.synthetic:
             raise ValueError(f"{folder} is a synthetic set; expected a real one to compare with (are the two swapped?)")

@@ -6,6 +6,7 @@ Every figure has one pair of axes whose data units are millimetres of paper, so 
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
-from ecgtf.atomic import replacing
+from ecgtf.atomic import write_atomically
 from ecgtf.ecg import LEADS
 
 MM_PER_SECOND = 25.0
@@ -27,11 +28,19 @@ MM_PER_MV = 10.0
 CLINICAL_ROWS = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
 """The rows of the 3 x 4 layout; the columns follow one another in time."""
 
+_RHYTHM_LEAD = "II"
+_GRID_LEADS = ("I", "II", "V1", "V5")
+_GRID_COLUMNS, _GRID_SCALE = 2, 0.5  # of true scale
 _PAGE_SECONDS = 10.0  # the longest strip; longer records continue on the next line
 _MAX_SECONDS = 300.0  # 30 lines: as much as one picture can show
 _MARGIN, _TITLE, _FOOTER = 5.0, 10.0, 5.0  # mm
 _LEFT = 15.0  # mm before the traces: the margin, the calibration pulse and a gap
 _PAPER, _FINE, _COARSE, _INK = "#fffafa", "#f9d3d3", "#ee9f9f", "#101018"
+_UNTOLD = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 _FONT = "DejaVu Sans"  # comes with matplotlib, so that pages look the same everywhere
 
 
@@ -41,12 +50,11 @@ def ecg_figure(
     rate: float,
     leads: Sequence[str] = LEADS,
     title: str = "",
-    rhythm_lead: str = "II",
     dpi: float = 203.2,
 ) -> Figure:
     """One ECG as a cardiologist reads it.
 
-    With all 12 leads, columns of 2.5 s each stand over a full-length strip of `rhythm_lead`; with fewer, each lead has a row
+    With all 12 leads, columns of 2.5 s each stand over a full-length strip of lead II; with fewer, each lead has a row
     of its own. Beyond 10 s, strips continue on further lines (the columns show the first 10 s); columns of a record below 10 s
     overlap in time. Each lead's median is subtracted, as an electrocardiograph's high-pass filter does; NaN leaves a gap.
 
@@ -55,24 +63,20 @@ def ecg_figure(
         rate: Samples per second.
         leads: Names of the signal's leads, in any order.
         title: Shown as it stands; shortened to fit.
-        rhythm_lead: Lead of the strip below the columns.
         dpi: Pixels per inch; the default draws 1 mm as 8 pixels.
 
     Raises:
-        ValueError: for a signal that does not fit `leads`, a rate that is not positive, an unknown rhythm lead, or more than
-            300 s.
+        ValueError: for a signal that does not fit `leads`, a rate that is not positive, or more than 300 s.
     """
     signal, leads = _checked(signal, rate, leads)
     seconds = len(signal) / rate
     if seconds > _MAX_SECONDS:
         raise ValueError(f"one figure shows at most {_MAX_SECONDS:g} s, received {seconds:.4g} s; cut the signal")
     if set(LEADS) <= set(leads):
-        if rhythm_lead not in leads:
-            raise ValueError(f"rhythm lead {rhythm_lead!r} is not among {', '.join(leads)}")
         column = min(2.5, seconds)
         starts = [place * (min(seconds, _PAGE_SECONDS) - column) / 3 for place in range(4)]
         rows = [[(lead, start, start + column) for lead, start in zip(row, starts, strict=True)] for row in CLINICAL_ROWS]
-        rows += [[(rhythm_lead, *span)] for span in _lines(seconds)]
+        rows += [[(_RHYTHM_LEAD, *span)] for span in _lines(seconds)]
     else:
         rows = [[(lead, *span)] for span in _lines(seconds) for lead in leads]
 
@@ -106,39 +110,32 @@ def ecg_grid(
     rate: float,
     leads: Sequence[str] = LEADS,
     titles: Sequence[str] | None = None,
-    show_leads: Sequence[str] = ("I", "II", "V1", "V5"),
-    columns: int = 2,
-    seconds: float = 10.0,
-    scale: float = 0.5,
     dpi: float = 152.4,
 ) -> Figure:
-    """Several ECGs on one compact sheet, a few leads each, for TensorBoard and reports.
+    """Several ECGs on one compact sheet, two side by side at half of true scale, for TensorBoard and reports.
+
+    Of each, the first 10 s of the leads I, II, V1 and V5 are drawn, as many of them as there are; of the first four leads where
+    there are none.
 
     Args:
         signals: `(batch, time, leads)` in mV, or a sequence of `(time, leads)`.
         rate: Samples per second.
         leads: Names of the signals' leads.
         titles: One for each signal.
-        show_leads: Leads to draw, from top to bottom; those the signals lack are left out.
-        columns: Signals side by side.
-        seconds: How much of each signal is drawn, from its start.
-        scale: Size against true scale (25 mm/s and 10 mm/mV).
         dpi: Pixels per inch.
 
     Raises:
-        ValueError: if there is no signal, none of `show_leads` is there, or `titles` has another length.
+        ValueError: if there is no signal, one does not fit `leads`, or `titles` has another length.
     """
     if len(signals) == 0:
         raise ValueError("expected at least one signal to draw, received none")
     if titles is not None and len(titles) != len(signals):
         raise ValueError(f"expected {len(signals)} titles, one for each signal, received {len(titles)}")
     checked = [_checked(signal, rate, leads)[0] for signal in signals]
-    shown = [lead for lead in show_leads if lead in leads]
-    if not shown:
-        raise ValueError(f"none of the leads {', '.join(show_leads)} is among {', '.join(leads)}")
-    columns = max(1, min(columns, len(checked)))
+    shown = [lead for lead in _GRID_LEADS if lead in leads] or list(leads[:4])
+    columns = min(_GRID_COLUMNS, len(checked))
     rows = math.ceil(len(checked) / columns)
-    seconds = min(seconds, _PAGE_SECONDS, max(len(signal) for signal in checked) / rate)
+    seconds = min(_PAGE_SECONDS, max(len(signal) for signal in checked) / rate)
     panel_width = _LEFT + _ceil5(seconds * MM_PER_SECOND)
     title_height = 10.0 if titles is not None else 0.0
     cells = [[(lead, _piece(signal, rate, leads, lead, 0.0, seconds)) for lead in shown] for signal in checked]
@@ -147,7 +144,7 @@ def ecg_grid(
         panels = cells[row * columns : (row + 1) * columns]
         heights.append([_row_height([_extent(panel[k][1]) for panel in panels], 25) for k in range(len(shown))])
     height = sum(title_height + _MARGIN + sum(up + down for up, down in row) for row in heights)
-    figure, axes = _page(columns * panel_width + _MARGIN, height, scale, dpi)
+    figure, axes = _page(columns * panel_width + _MARGIN, height, _GRID_SCALE, dpi)
     y_top = axes.get_ylim()[1]
     for row, strips in enumerate(heights):
         for column in range(columns):
@@ -156,7 +153,7 @@ def ecg_grid(
                 break
             x, y = column * panel_width + _LEFT, y_top - title_height
             if titles is not None:
-                _draw_text(axes, x, y + 3, _shorten(titles[index], panel_width * scale / 1.7), 8)
+                _draw_text(axes, x, y + 3, _shorten(titles[index], panel_width * _GRID_SCALE / 1.7), 8)
             for (lead, piece), (up, down) in zip(cells[index], strips, strict=True):
                 y -= up
                 _draw_trace(axes, x, y, piece, rate, width=0.6)
@@ -183,18 +180,17 @@ def save_ecg(path: str | Path, signal: np.ndarray, **options) -> Path:
     kind = path.suffix.lower().removeprefix(".")
     if kind not in ("png", "svg", "pdf"):
         raise ValueError(f"expected a file name that ends with .png, .svg or .pdf, received {path.name!r}")
-    return save_figure(path, ecg_figure(signal, **options))
-
-
-def save_figure(path: str | Path, figure: Figure) -> Path:
-    """Writes a figure (.png, .svg, .pdf) under a temporary name, then renames it. Undated: same figure, same bytes."""
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    kind = path.suffix.lower().removeprefix(".")
-    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-    with replacing(path) as temporary, rc_context({"svg.hashsalt": "ecgtf"}):
-        figure.savefig(temporary, format=kind, dpi=figure.dpi, metadata=undated)
+    write_atomically(path, figure_bytes(ecg_figure(signal, **options), kind))
     return path
+
+
+def figure_bytes(figure: Figure, kind: str) -> bytes:
+    """Any figure as `png`, `svg` or `pdf`, without date and program version: the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "ecgtf"}):
+        figure.savefig(buffer, format=kind, dpi=figure.dpi, metadata=_UNTOLD[kind])
+    return buffer.getvalue()
 
 
 def _checked(signal: np.ndarray, rate: float, leads: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:

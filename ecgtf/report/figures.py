@@ -12,12 +12,14 @@ from matplotlib.lines import Line2D
 
 from ecgtf.report.ecg_paper import ecg_grid
 
-REAL, SYNTHETIC = "#0072B2", "#D55E00"  # Okabe & Ito: told apart by colour-blind readers too
-_CLASS_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe & Ito's: told apart by colour-blind readers too."""
+
+REAL, SYNTHETIC = COLOURS[:2]
+_CLASS_COLOURS = (*COLOURS, "#000000")
 _CLASS_MARKERS = {"real": ("o", "s", "^"), "synthetic": ("x", "+", "1")}  # the next one when the colours are used up
 _DPI = 110
 _SHARE = "share of records"
-_SHOWN_LEADS = ("I", "II", "V1", "V5")
 
 
 def ecg_pairs(real: np.ndarray, synthetic: np.ndarray, rate: float, leads: Sequence[str], name: str) -> Figure:
@@ -32,8 +34,7 @@ def ecg_pairs(real: np.ndarray, synthetic: np.ndarray, rate: float, leads: Seque
         )
     signals = np.stack([real, synthetic], axis=1).reshape(-1, *real.shape[1:])
     titles = [f"{name}, {kind} {k + 1}" for k in range(len(real)) for kind in ("real", "synthetic")]
-    shown = [lead for lead in _SHOWN_LEADS if lead in leads] or list(leads[:4])
-    return ecg_grid(signals, rate=rate, leads=leads, titles=titles, show_leads=shown, dpi=150)
+    return ecg_grid(signals, rate=rate, leads=leads, titles=titles, dpi=150)
 
 
 def class_histograms(
@@ -195,8 +196,7 @@ def neighbour_pairs(pairs: Sequence[tuple[np.ndarray, np.ndarray]], rate: float,
     """Pairs of a synthetic record and the training record next to it `(time, leads)`, side by side on ECG paper."""
     signals = np.stack([signal for pair in pairs for signal in pair])
     titles = [f"pair {k + 1}, {kind}" for k in range(len(pairs)) for kind in ("synthetic", "training")]
-    shown = [lead for lead in _SHOWN_LEADS if lead in leads] or list(leads[:4])
-    return ecg_grid(signals, rate=rate, leads=leads, titles=titles, show_leads=shown, dpi=150)
+    return ecg_grid(signals, rate=rate, leads=leads, titles=titles, dpi=150)
 
 
 def _curves(x: np.ndarray, real: np.ndarray, synthetic: np.ndarray, leads: Sequence[str]) -> Figure:

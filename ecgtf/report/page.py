@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from ecgtf.atomic import write_atomically
 from ecgtf.closeness.table import three_digits
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from matplotlib.figure import Figure
 
 PARTS = "page.json"
@@ -96,8 +96,6 @@ def rebuild(folder: str | Path) -> Path:
     Raises:
         ValueError: if the folder holds no report, or a broken one.
     """
-    from jinja2 import Environment, PackageLoader
-
     folder = Path(folder)
     missing = [name for name in ("closeness.json", PARTS) if not (folder / name).is_file()]
     if missing:
@@ -109,8 +107,7 @@ def rebuild(folder: str | Path) -> Path:
             if not path.is_file():
                 raise ValueError(f"{path} is missing; make the report again with: ecgtf evaluate --overwrite")
             figure["data"] = base64.b64encode(path.read_bytes()).decode()
-    environment = Environment(loader=PackageLoader("ecgtf.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.get_template("page.html.j2").render(
+    page = template("report/page.html.j2").render(
         title=parts["title"],
         real=summary["real"],
         synthetic=summary["synthetic"],
@@ -123,11 +120,20 @@ def rebuild(folder: str | Path) -> Path:
     return folder / "index.html"
 
 
+def template(name: str) -> Template:
+    """A page to fill in, by its place in the package, such as `report/page.html.j2`; what is filled in is escaped."""
+    from jinja2 import Environment, PackageLoader
+
+    layout = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    return Environment(loader=PackageLoader("ecgtf", "."), autoescape=True, **layout).get_template(name)
+
+
 def figure_png(figure: Figure) -> bytes:
-    """The figure as PNG, without dates, so that the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    """The figure as PNG: the same figure gives the same bytes."""
+    # Imported here: matplotlib takes a second that a page of saved figures need not wait for.
+    from ecgtf.report.ecg_paper import figure_bytes
+
+    return figure_bytes(figure, "png")
 
 
 def _by_group(metrics: dict[str, dict]) -> list[tuple[str, list[dict]]]:

@@ -24,8 +24,7 @@ _PARTS = {"recipes": Recipe, "sources": ReadySource, "generators": GeneratorPlan
 def asked_for(study: str, config: StudyConfig) -> dict[str, Any]:
     """What results depend on: the study, its settings, what its tasks are, and checksums of its data sets' records and of the models
     that its generators start from."""
-    folders = [folder for folders in config.collections.values() for folder in folders]
-    folders += [folder for source in config.sources.values() for folder in source.data]
+    folders = [*config.data_sets, *(folder for source in config.sources.values() for folder in source.data)]
     sums = {str(folder): read_manifest(folder).checksum for folder in folders if Path(folder, "dataset.json").is_file()}
     starts = [
         Path(plan.start) for plan in config.generators.values() if plan.start and Path(plan.start, "model.keras").is_file()

@@ -1,4 +1,4 @@
-"""What a study's predictions say: scores of its arms with intervals, and differences between them (NumPy only).
+"""What a study's predictions say: scores of its arms with intervals, and differences between them.
 
 Records and seeds are resampled together. A resample of the records is the same for all arms tested on them, so differences are
 paired; seeds are drawn for each arm by itself. Of S seeds, S - 1 are drawn: the variance of their mean is then that of a mean of S,
@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 import math
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -129,13 +129,12 @@ class Analysis:
         ValueError: if predictions are missing or arms were tested on different records of a collection.
     """
 
-    def __init__(self, pools: Pools, *, bootstrap: int = RESAMPLES, say: Callable[[str], object] = lambda line: None):
+    def __init__(self, pools: Pools, *, bootstrap: int = RESAMPLES):
         self.pools, self.config = pools, pools.config
         self.arms = list(pools.arms)
         self.arms += dict.fromkeys(replace(arm, recipe=TUNED) for arm in pools.arms if arm.recipe)
         self._scores: dict[tuple[Cell, str], Score] = {}
         for test_on in pools.tests:
-            say(f"resampling the records of {test_on}")
             self._score_all(test_on, bootstrap)
 
     def score(self, arm: Cell, test_on: str) -> Score | None:

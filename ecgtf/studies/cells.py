@@ -1,4 +1,4 @@
-"""The cells of a study: one training of a classifier each, independent of the others (no TensorFlow)."""
+"""The cells of a study: one training of a classifier each, independent of the others."""
 
 from __future__ import annotations
 

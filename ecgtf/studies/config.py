@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from ecgtf.augment import Augmentation
-from ecgtf.classifiers import KINDS, MIXINGS
+from ecgtf.classifiers import AUGMENT, KINDS, MIXINGS
 from ecgtf.classifiers.fitting import check_training
 from ecgtf.classifiers.networks import PRESETS
 from ecgtf.classifiers.transfer import MODES, TOGETHER
-from ecgtf.conditions import columns
+from ecgtf.conditions import check_names
 from ecgtf.generators import diffusion, flow
 from ecgtf.generators.presets import get_preset
 from ecgtf.precision import PRECISIONS
@@ -61,7 +61,7 @@ class Recipe:
     batch_size: int | None = None
     learning_rate: float | None = None
     balance: float = 0.0
-    augment: str = "gain=0.2,shift_seconds=1"
+    augment: str = AUGMENT
     patience: int = 10
     pretrain_steps: int | None = None
     """Steps on each source before real records, or together with them (`+`), at the recipe's learning rate; by default the preset's."""
@@ -121,8 +121,7 @@ class GeneratorPlan:
         preset = get_preset(self.kind, self.preset, self.objective).with_lengths(self.steps)
         check_training(1, _or(self.batch_size, 1), self.balance)
         check_limits(self.learning_rate, None)
-        for condition in self.conditions:
-            columns(condition)
+        check_names(self.conditions)
         if self.precision not in PRECISIONS:
             raise ValueError(f"unknown precision {self.precision!r}; expected one of {', '.join(PRECISIONS)}")
         if self.guidance is not None and not 0 <= self.guidance < np.inf:
@@ -319,6 +318,11 @@ class StudyConfig:
     def merged(self) -> str:
         """The name of the collection of all records."""
         return "+".join(self.collections)
+
+    @property
+    def data_sets(self) -> tuple[str, ...]:
+        """The folders of all collections."""
+        return tuple(folder for folders in self.collections.values() for folder in folders)
 
     @property
     def the_task(self) -> Task:

@@ -150,11 +150,11 @@ class Forecast:
         return len(pool_labels(labels[: max(1, round(seen * len(labels)))], self.config))
 
     def _step(self, classifier: str, recipe: Recipe) -> float:
-        return classifier_step(classifier, recipe, self._signal, self.config.task)
+        return classifier_step(classifier, recipe, self._signal)
 
     @cached_property
     def _signal(self) -> _Signal:
-        manifest = combined_manifest([folder for names in self.config.collections.values() for folder in names])
+        manifest = combined_manifest(self.config.data_sets)
         return _Signal(manifest, len(self.config.the_task.classes))
 
 
@@ -173,7 +173,7 @@ class _Signal:
 
 
 @lru_cache
-def classifier_step(kind: str, recipe: Recipe, signal: _Signal, task: str) -> float:
+def classifier_step(kind: str, recipe: Recipe, signal: _Signal) -> float:
     """Seconds of a training step, augmentation included."""
     preset = training_preset(kind, recipe.preset)
     signals, labels = signal.batch(recipe.batch_size or preset["batch_size"])

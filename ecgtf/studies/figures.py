@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from ecgtf.classifiers.metrics import FEW_POSITIVES
-from ecgtf.report.figures import as_they_stand
+from ecgtf.report.figures import COLOURS, as_they_stand
 from ecgtf.studies import words
 from ecgtf.studies.analysis import Analysis, Comparison, Score
 from ecgtf.studies.cells import Cell
@@ -22,18 +20,9 @@ from ecgtf.studies.pooling import TUNED
 from ecgtf.studies.rows import learning_rows, present_classes, shown_arms
 
 DPI = 150
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito: told apart by colour-blind readers
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _PLAIN, _TUNED, _FOREST = ("#999999", "x"), ("#000000", "*"), ("#555555", "d")
 _ZERO = {"color": "#777777", "linewidth": 0.8, "linestyle": ":"}
-
-
-def figure_svg(figure: Figure) -> bytes:
-    """The figure as SVG: the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    with rc_context({"svg.hashsalt": "ecgtf"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
 
 
 def augmentation_gains(analysis: Analysis, found: Families) -> Figure:
@@ -241,7 +230,7 @@ def _sources(analysis: Analysis) -> dict[str, tuple[str, str]]:
     for name in names:
         kind = _source_label(name, analysis)  # the other collection looks the same on both
         place = len(looks) if kind not in looks else list(looks).index(kind)
-        looks[kind] = (_COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)])
+        looks[kind] = (COLOURS[place % len(COLOURS)], _MARKERS[place % len(_MARKERS)])
     return {name: looks[_source_label(name, analysis)] for name in names}
 
 

@@ -107,9 +107,8 @@ def _checked(folds: Folds) -> Folds:
 
 
 def _members(config: StudyConfig) -> Iterator[Member]:
-    folders = [folder for names in config.collections.values() for folder in names]
-    sets = dict(read_manifests(folders))
-    skipped, task = left_out(folders, single=True), config.the_task
+    sets = dict(read_manifests(config.data_sets))
+    skipped, task = left_out(config.data_sets, single=True), config.the_task
     for collection, names in config.collections.items():
         for folder in map(Path, names):
             manifest = sets[folder]

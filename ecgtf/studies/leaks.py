@@ -62,7 +62,7 @@ def _refuse_patients(what: str, data: Sequence[str], tested: set[str]) -> None:
 
 
 def _refuse_copies(what: str, data: Sequence[str], config: StudyConfig) -> None:
-    collections = {Path(folder) for folders in config.collections.values() for folder in folders}
+    collections = set(map(Path, config.data_sets))
     shared = [
         group
         for group in find_copies([*map(str, collections), *data])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecgtf.atomic import write_atomically, write_json
-from ecgtf.report.page import figure_png
+from ecgtf.report.page import template
 from ecgtf.studies.analysis import RESAMPLES, Analysis
 from ecgtf.studies.cells import COLUMNS, Cell
 from ecgtf.studies.comparisons import Families, families
@@ -68,7 +68,6 @@ def write_report(
     cells: Sequence[Cell],
     *,
     bootstrap: int = RESAMPLES,
-    say: Callable[[str], object] = lambda line: None,
 ) -> Path:
     """Writes `summary.json`, `tables/`, `figures/` and `index.html` from a study's results, finished or not; returns the page.
 
@@ -78,22 +77,19 @@ def write_report(
         config: The study's settings.
         cells: All of its cells.
         bootstrap: Number of resamples; 0 gives no intervals and no p-values.
-        say: Told what is being done.
 
     Raises:
         ValueError: if results are damaged or do not fit together.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    analysis = Analysis(Pools(Results(folder), cells, config), bootstrap=bootstrap, say=say)
+    analysis = Analysis(Pools(Results(folder), cells, config), bootstrap=bootstrap)
     found = families(analysis, study)
     told, tables = answers(analysis, study, found), study_tables(analysis, study, found)
     write_tables(tables, folder / "tables")
-    say("drawing the figures")
     pictures = _saved(_pictures(analysis, study, found), folder / "figures")
     write_json(folder / SUMMARY, _summary(analysis, study, found, told))
-    environment = _environment()
-    page = environment.get_template("page.html.j2").render(
+    page = template("studies/page.html.j2").render(
         title=TITLES[study],
         study=study,
         config=config,
@@ -106,12 +102,6 @@ def write_report(
     )
     write_atomically(folder / PAGE, page)
     return folder / PAGE
-
-
-def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader
-
-    return Environment(loader=PackageLoader("ecgtf.studies", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
 def _pictures(analysis: Analysis, study: str, found: Families) -> list[Picture]:
@@ -164,14 +154,14 @@ def _pictures(analysis: Analysis, study: str, found: Families) -> list[Picture]:
 
 def _saved(pictures: Sequence[Picture], folder: Path) -> list[dict[str, str]]:
     """Writes PNG and SVG of each picture; what the page needs of them."""
-    from ecgtf.studies.figures import figure_svg
+    from ecgtf.report.ecg_paper import figure_bytes
 
     folder.mkdir(parents=True, exist_ok=True)
     shown = []
     for picture in pictures:
-        png = figure_png(picture.figure)
+        png = figure_bytes(picture.figure, "png")
         write_atomically(folder / f"{picture.name}.png", png)
-        write_atomically(folder / f"{picture.name}.svg", figure_svg(picture.figure))
+        write_atomically(folder / f"{picture.name}.svg", figure_bytes(picture.figure, "svg"))
         shown.append({"caption": picture.caption, "alt": picture.alt, "data": base64.b64encode(png).decode()})
     return shown
 

@@ -1,4 +1,4 @@
-"""The predictions of a study's arms, the folds of each put together; which recipe an arm takes (NumPy only).
+"""The predictions of a study's arms, the folds of each put together; which recipe an arm takes.
 
 An arm is a cell without its fold and seed. It is there for a seed when all its folds are: each record stands in the test of one of
 them, so together they are predictions of the whole collection, each by a classifier that never saw the record.

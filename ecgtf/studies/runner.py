@@ -98,7 +98,7 @@ def check_study(study: str, config: StudyConfig, out: Path, cells: Sequence[Cell
 
 def _check_leads(config: StudyConfig, cells: Sequence[Cell]) -> None:
     """Refuses recipes that augment by what needs other leads than the collections have."""
-    leads = combined_manifest([folder for folders in config.collections.values() for folder in folders]).leads
+    leads = combined_manifest(config.data_sets).leads
     for name in sorted({cell.recipe for cell in cells if cell.recipe}):
         try:
             Augmentation.parse(config.recipes[name].augment).check_leads(leads)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ecgtf.atomic import remove_folder
+from ecgtf.atomic import replacing_folder
 from ecgtf.classifiers import MIXINGS
 from ecgtf.classifiers.classifier import train_classifier
 from ecgtf.classifiers.examples import dealt, share
@@ -119,7 +119,6 @@ class Workshop:
         out = self.folder / "kept" / f"{synthetic.name}-by-{judge.name}"
         with self.alone(f"kept-{judge.name}"):
             if not (out / "dataset.json").is_file() or read_manifest(out).provenance["of"] != read_manifest(synthetic).checksum:
-                remove_folder(out)
                 run = train_classifier(
                     classifier,
                     real,
@@ -241,14 +240,6 @@ def leave_the_model(run: Run) -> None:
 def _keep(synthetic: Path, out: Path, share: float, run: Run, config: StudyConfig) -> None:
     """Writes the best share of a synthetic set as a set; the classifier's training records count as the set's own from then on."""
     manifest, model, task = read_manifest(synthetic), load_classifier(run), config.the_task
-    out.mkdir(parents=True)
-    summaries = []
-    for split in ("train", "validation"):
-        arrays = load_arrays(synthetic, split, task)
-        likely = predict(model, arrays.signals)
-        names = {arrays.ids[place] for place in best_share(arrays.labels, likely, share)}
-        chosen = (record for record in read_records(synthetic, split, manifest) if record.id in names)
-        summaries += write_split(out, split, chosen, len(names), manifest.leads, manifest.samples)
     seen = sorted({*manifest.generator["trained_on"], *run.trained_on()})
     description = {
         "name": out.name,
@@ -259,7 +250,15 @@ def _keep(synthetic: Path, out: Path, share: float, run: Run, config: StudyConfi
         "provenance": {"command": "study", "kept": share, "of": manifest.checksum},
         "generator": manifest.generator | {"trained_on": seen},
     }
-    finish_dataset(out, description, summaries)
+    with replacing_folder(out) as unfinished:
+        summaries = []
+        for split in ("train", "validation"):
+            arrays = load_arrays(synthetic, split, task)
+            likely = predict(model, arrays.signals)
+            names = {arrays.ids[place] for place in best_share(arrays.labels, likely, share)}
+            chosen = (record for record in read_records(synthetic, split, manifest) if record.id in names)
+            summaries += write_split(unfinished, split, chosen, len(names), manifest.leads, manifest.samples)
+        finish_dataset(unfinished, description, summaries)
 
 
 def best_share(labels: np.ndarray, probabilities: np.ndarray, share: float) -> np.ndarray:

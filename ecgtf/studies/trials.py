@@ -186,7 +186,7 @@ class Trials:
 
     @cached_property
     def _signal(self) -> tuple[float, tuple[str, ...]]:
-        manifest = combined_manifest([folder for names in self.config.collections.values() for folder in names])
+        manifest = combined_manifest(self.config.data_sets)
         return manifest.sampling_rate, manifest.leads
 
 
