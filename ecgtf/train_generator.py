@@ -23,6 +23,7 @@ from ecgtf.generators.presets import Preset, Stage, get_preset
 from ecgtf.generators.stages import Stages, Start
 from ecgtf.generators.time_vqvae import TimeVQVAE
 from ecgtf.judging import Judge
+from ecgtf.manifest import listed
 from ecgtf.pictures import reconstruction_pictures, sample_pictures
 from ecgtf.precision import restoring_precision, set_precision
 from ecgtf.run_folder import Run, check_apart
@@ -125,7 +126,7 @@ def train_generator(
     config = {
         "command": "train-generator",
         "kind": kind,
-        "data": [str(folder) for folder in ([data] if isinstance(data, str | Path) else data)],
+        "data": [str(folder) for folder in listed(data)],
         "task": task.reference,
         "classes": list(task.classes),
         "preset": preset,
