@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from ecgtf.atomic import is_temporary
 
 DATA, RUNS, REPORTS = Path("data"), Path("runs"), Path("reports")
 BY_FOLDER = "by its folder"
@@ -40,7 +42,7 @@ def newest_run(given: Path | None, command: str) -> Path:
     if given is not None:
         return given
     found = []
-    for path in RUNS.glob("*/config.json"):
+    for path in _whole(RUNS, "*/config.json"):
         config = read_json(path)
         if config.get("command") == command and config.get("finished"):
             found.append((path.stat().st_mtime, path.parent))
@@ -63,12 +65,17 @@ def only_report(given: Path | None) -> Path:
     made = ("closeness.json", "study.json")
     if given is not None and not any(found for name in made for found in given.glob(f"*/{name}")):
         return given
-    found = sorted(path.parent for name in made for path in (given or REPORTS).rglob(name))
+    found = sorted(path.parent for name in made for path in _whole(given or REPORTS, f"**/{name}"))
     return _only(found, "report", BY_FOLDER, "ecgtf evaluate")
 
 
+def _whole(folder: Path, pattern: str) -> Iterator[Path]:
+    """The files below a folder that lie in none which a killed process left."""
+    return (path for path in folder.glob(pattern) if not any(map(is_temporary, path.relative_to(folder).parents)))
+
+
 def _data_sets(synthetic: bool) -> list[Path]:
-    found = sorted(path.parent for path in DATA.glob("*/dataset.json"))
+    found = sorted(path.parent for path in _whole(DATA, "*/dataset.json"))
     return [folder for folder in found if (read_json(folder / "dataset.json").get("generator") is not None) == synthetic]
 
 

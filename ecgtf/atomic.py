@@ -38,15 +38,24 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     It is there and empty, as are the folders above it, and its name is as that of `replacing`. What was there stays until then; a
     link stays a link, to the new one. Of processes that write the same folder at the same time, the last one stays; they must not
     end at once. What a killed process leaves under the hidden name stays.
+
+    Raises:
+        ValueError: if the folder cannot be replaced: it is, or holds, the current folder, or another disk begins there.
     """
-    folder = folder.resolve()
+    folder = _replaceable(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process of the same number
-    unfinished.mkdir(parents=True)
+    unfinished.mkdir()
     try:
         yield unfinished
         old = _out_of_the_way(folder)
-        os.replace(unfinished, folder)
+        try:
+            os.replace(unfinished, folder)
+        except BaseException:
+            if old is not None:
+                old.rename(folder)
+            raise
         if old is not None:
             shutil.rmtree(old)
     finally:
@@ -58,13 +67,26 @@ def remove_folder(folder: Path) -> None:
 
     It gets a hidden name first. What is left under such a name is deleted by the next call for the same folder; no two processes
     may delete it at once. A link stays, to an empty folder.
+
+    Raises:
+        ValueError: as `replacing_folder`.
     """
-    place = folder.resolve()
+    place = _replaceable(folder)
     old = _out_of_the_way(place)
     if folder.is_symlink():
-        place.mkdir()
+        place.mkdir(exist_ok=True)
     if old is not None:
         shutil.rmtree(old)
+
+
+def _replaceable(folder: Path) -> Path:
+    """Where a folder lies, behind all links."""
+    place = folder.resolve()
+    if place in (Path.cwd(), *Path.cwd().parents):
+        raise ValueError(f"{folder} is, or holds, the current folder, which cannot be replaced: name another one")
+    if place.is_mount():
+        raise ValueError(f"{folder} is where another disk begins, which cannot be replaced: name a folder inside it")
+    return place
 
 
 def _out_of_the_way(folder: Path) -> Path | None:
@@ -73,7 +95,9 @@ def _out_of_the_way(folder: Path) -> Path | None:
     for left in folder.parent.iterdir() if folder.parent.is_dir() else ():
         if ours.fullmatch(left.name):
             shutil.rmtree(left)
-    return folder.rename(folder.with_name(f".{folder.name}.{os.getpid()}.deleted.tmp")) if folder.exists() else None
+    if not folder.is_dir():
+        return None
+    return folder.rename(folder.with_name(f".{folder.name}.{os.getpid()}.deleted.tmp"))
 
 
 def is_empty(folder: Path) -> bool:

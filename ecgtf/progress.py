@@ -26,7 +26,17 @@ class Progress:
         self._bar = self._task = None
 
     def __enter__(self) -> Progress:
-        if not self.quiet and sys.stderr.isatty():
+        if self.total is not None:
+            self._show_bar()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _show_bar(self) -> None:
+        """On a terminal, once there is something to show: an error before it is one line."""
+        if not self.quiet and self._bar is None and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
@@ -41,11 +51,6 @@ class Progress:
             self._bar = Bar(*columns, console=Console(stderr=True))
             self._bar.start()
             self._task = self._bar.add_task(self.title, total=self.total, note="")
-        return self
-
-    def __exit__(self, *exception) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
     def update(self, done: int, note: str = "", total: int | None = None) -> None:
         """Shows that `done` of the total is done; `note` stands beside the rate. A `total` replaces the one known so far."""
@@ -55,6 +60,7 @@ class Progress:
         now = time.monotonic()
         if self.first is None:  # a resumed run starts its clock at what is already there
             self.first, self.start = done, now
+            self._show_bar()
         rate = (done - self.first) / max(now - self.start, 1e-9)
         text = f"{rate:.3g} {self.unit}/s {note}".rstrip() if done > self.first else note
         if self._bar is not None:

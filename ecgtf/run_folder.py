@@ -115,7 +115,7 @@ class Run:
                     f"{folder} holds a run of another configuration ({changes}): name another --out or use --overwrite"
                 )
             return there
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.resolve().mkdir(parents=True, exist_ok=True)  # also where a link leads to nothing
         run = cls(folder, config | {"schema": 1, "versions": versions(), "finished": False})
         run.write_config()
         return run

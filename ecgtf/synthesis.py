@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 import tensorflow as tf
 
-from ecgtf.atomic import is_empty, replacing, replacing_folder
+from ecgtf.atomic import is_empty, is_temporary, replacing, replacing_folder
 from ecgtf.conditions import check_told, draw_rates, encode, of_split
 from ecgtf.dataset import finish_dataset, read_labels, read_manifest, write_split
 from ecgtf.ecg import Record, lead_matrix, select_leads
@@ -273,7 +273,9 @@ def generate(
     told = {name: [value] * len(labels) for name, value in told.items() if value is not None}
     conditions = (conditions_like(like, generator.task, generator.conditions) if like is not None else {}) | told
     encode(generator.conditions, conditions, len(labels))
-    out = Path(out) if format != "npz" or Path(out).suffix == ".npz" else Path(f"{out}.npz")
+    out = Path(out)
+    if format == "npz" and out.suffix != ".npz":
+        out = out.with_name(out.name + ".npz")
     _check_replaceable(out, format, overwrite)
     settings = (
         options
@@ -386,5 +388,12 @@ def _check_replaceable(out: Path, format: str, overwrite: bool) -> None:
         others = [path.name for path in sorted(out.iterdir()) if not re.fullmatch(r"\d{7}\.(hea|dat)", path.name)]
         if others:
             raise ValueError(f"{out} holds {others[0]}, which generate did not write; it is left as it is: name another --out")
-    elif not read_manifest(out).synthetic:
+    elif not _only_shards(out) and not read_manifest(out).synthetic:
         raise ValueError(f"{out} holds real records; it is left as it is: name another --out")
+
+
+def _only_shards(out: Path) -> bool:
+    """Whether the folder holds nothing but what an interrupted `generate` once left."""
+    return all(
+        is_temporary(path) or re.fullmatch(r"(train|validation)\.tfrecord-\d{5}-of-\d{5}", path.name) for path in out.iterdir()
+    )

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,6 +76,37 @@ def test_a_link_stays_and_leads_to_the_new_folder(tmp_path):
     remove_folder(link)
     assert list(link.iterdir()) == []
     assert list(place.parent.iterdir()) == [place]
+
+
+@pytest.mark.parametrize("below", ["", "sub"])
+def test_the_current_folder_is_never_replaced(tmp_path, monkeypatch, below):
+    (tmp_path / "set" / "sub").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "set" / below)
+    for folder in (tmp_path / "set", Path(".." if below else ".")):
+        with pytest.raises(ValueError, match="the current folder"):
+            remove_folder(folder)
+        with pytest.raises(ValueError, match="the current folder"), replacing_folder(folder):
+            pass
+    assert (tmp_path / "set" / "sub").is_dir()
+
+
+def test_a_disk_is_never_replaced():
+    with pytest.raises(ValueError, match="name a folder inside it"), replacing_folder(Path("/proc")):
+        pass
+
+
+def test_what_could_not_be_replaced_comes_back(tmp_path, monkeypatch):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "old").touch()
+
+    def refused(*_):
+        raise OSError("not now")
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(OSError, match="not now"), replacing_folder(tmp_path / "set"):
+        pass
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["old"]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 class Killed(BaseException):

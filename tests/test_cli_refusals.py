@@ -26,6 +26,8 @@ def test_several_candidates_are_listed(monkeypatch, tmp_path):
     ):
         assert refused(*words) == several + choose
     assert call("info", "data/a")[0] == 0
+    (tmp_path / "data" / "b").rename(tmp_path / "data" / ".b.12.deleted.tmp")  # as a killed process leaves it
+    assert call("info")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -19,5 +19,6 @@ def test_quiet_shows_nothing(capsys):
 def test_a_bar_takes_the_total_from_an_update(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with Progress("preparing", None, "records") as progress:
+        assert not capsys.readouterr().err  # what is refused before is one line
         progress.update(3, total=7)
     assert "3/7" in capsys.readouterr().err

@@ -221,7 +221,8 @@ def finetune(
         model = _pretrained(
             lambda: _synthetic_splits(synthetic, task, seed, used if notes else None),
             lambda records: new_classifier(kind, records, task.classes, task.multi_label, preset),
-            shared | {"steps": pretrain_steps, "learning_rate": lengths["learning_rate"], "max_minutes": left(0.5)},
+            left,
+            shared | {"steps": pretrain_steps, "learning_rate": lengths["learning_rate"]},
         )
     else:
         with strategy.scope():
@@ -285,7 +286,10 @@ def _history(
 
 
 def _pretrained(
-    read: Callable[[], tuple[Examples, Examples]], build: Callable[[Examples], keras.Model], training: dict[str, Any]
+    read: Callable[[], tuple[Examples, Examples]],
+    build: Callable[[Examples], keras.Model],
+    left: Callable[[float], float | None],
+    training: dict[str, Any],
 ) -> keras.Model:
     """The network that has learnt the synthetic records, which an earlier start of the run may have finished."""
     run = training["run"]
@@ -294,7 +298,7 @@ def _pretrained(
             return run.load_model("pretrained")
         train, validation = read()
         model = build(train)
-    fit_classifier(model, train, validation, stage="pretrain", **training)
+    fit_classifier(model, train, validation, stage="pretrain", max_minutes=left(0.5), **training)
     run.save_model(model, "pretrained")
     return model
 
