@@ -63,7 +63,7 @@ def only_report(given: Path | None) -> Path:
         ValueError: if there is none, or several.
     """
     made = ("closeness.json", "study.json")
-    if given is not None and not any(found for name in made for found in given.glob(f"*/{name}")):
+    if given is not None and not any(found for name in made for found in _whole(given, f"*/{name}")):
         return given
     found = sorted(path.parent for name in made for path in _whole(given or REPORTS, f"**/{name}"))
     return _only(found, "report", BY_FOLDER, "ecgtf evaluate")
