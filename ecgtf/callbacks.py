@@ -140,7 +140,7 @@ class Averages(keras.callbacks.Callback):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Saves model and optimizer at the end of each epoch, not the averaged weights; keeps the last checkpoints.
+    """Saves model and optimizer at the ends of epochs, not the averaged weights; keeps the last checkpoints.
 
     It is the last callback, so that all that belongs to a step (log, best weights) is written where a checkpoint tells of it. A
     checkpoint is `ckpt-STEP.index` and its data. It is written in another folder and its index moved last, so that a killed
@@ -151,20 +151,34 @@ class Checkpoints(keras.callbacks.Callback):
         checkpoint: What is saved.
         averages: What swaps the weights.
         keep: Checkpoints to keep.
+        seconds: Time since the last one before which none is saved, but at the end of the training.
+        agree: The strongest of all workers' wishes.
         chief: Whether this worker's checkpoints are kept. All workers save at the same time, because variables that they hold
             in parts are summed then, but only one may write to the folder.
     """
 
-    def __init__(self, folder: Path, checkpoint: tf.train.Checkpoint, averages: Averages, keep: int, chief: bool = True):
+    def __init__(
+        self,
+        folder: Path,
+        checkpoint: tf.train.Checkpoint,
+        averages: Averages,
+        keep: int,
+        seconds: float = 0.0,
+        agree: Callable[[int], int] = lambda wish: wish,
+        chief: bool = True,
+    ):
         super().__init__()
         self.folder, self.checkpoint, self.averages, self.keep, self.chief = folder, checkpoint, averages, keep, chief
+        self.seconds, self.agree, self.saved = seconds, agree, time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Saves a checkpoint."""
-        self.save()
+        """Saves a checkpoint where the last one is old enough, or the training ends."""
+        if self.model.stop_training or self.agree(int(time.monotonic() - self.saved >= self.seconds)):
+            self.save()
 
     def save(self) -> None:
         """Saves a checkpoint, named by the steps done."""
+        self.saved = time.monotonic()
         with self.averages.left_out():
             if self.chief:
                 self._save(int(self.model.optimizer.iterations.numpy()))

@@ -138,6 +138,7 @@ def fit(
     steps: int,
     stage: str = "model",
     checkpoint_every: int = 500,
+    checkpoint_seconds: float = 0.0,
     batch_size: int = 1,
     validation: tf.data.Dataset | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -165,9 +166,10 @@ def fit(
         run: The run folder.
         steps: Length of the training, counting the steps before a resume.
         stage: Name of the stage, for logs and checkpoints.
-        checkpoint_every: Steps between checkpoints, log rows and validations.
+        checkpoint_every: Steps of an epoch, at whose end there is a log row, a validation and a checkpoint.
+        checkpoint_seconds: A checkpoint is left out where the one before is not as old, but at the end: it takes a tenth of a second.
         batch_size: For the rate in samples a second.
-        validation: Batches for `evaluate` at each checkpoint.
+        validation: Batches for `evaluate` at the end of each epoch.
         callbacks: More callbacks; they see the averaged weights at the end of an epoch, where an average is kept.
         pictures: Gives named images `(height, width, 3)` uint8 for TensorBoard.
         figures: Gives named numbers for log and TensorBoard, at the first checkpoint after each `figures_every` steps and the last.
@@ -189,10 +191,15 @@ def fit(
     chief, strategy = is_chief(), model.distribute_strategy
     with _watching_workers(), watching(signal.SIGTERM) as terminated:
         everyone = _everyone(strategy)
+
+        def agree(wish: int) -> int:
+            return max(everyone(wish))
+
         _build_optimizer(model)
         folder = run.folder / "checkpoints" / stage
         averages = Averages()
-        checkpoints = Checkpoints(folder, tf.train.Checkpoint(model=model, optimizer=model.optimizer), averages, keep, chief)
+        checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+        checkpoints = Checkpoints(folder, checkpoint, averages, keep, checkpoint_seconds, agree, chief)
         if resume:
             checkpoints.restore()
         done = int(model.optimizer.iterations.numpy())
@@ -210,7 +217,7 @@ def fit(
             folder.mkdir(parents=True, exist_ok=True)
         report = Report(run, stage, steps, batch_size, done, pictures, figures, figures_every, quiet) if chief else None
         order = [
-            Guard(stage, done, steps, every, max_minutes, terminated, lambda wish: max(everyone(wish)), checkpoints.save),
+            Guard(stage, done, steps, every, max_minutes, terminated, agree, checkpoints.save),
             averages,
             *callbacks,
             *([report] if report else []),
@@ -233,7 +240,7 @@ def fit(
                 )
                 done = int(model.optimizer.iterations.numpy())
         # Workers meet here once more: the best weights of the chief are written before another reads them.
-        if max(everyone(TERMINATED if terminated() else GO_ON)) == TERMINATED:
+        if agree(TERMINATED if terminated() else GO_ON) == TERMINATED:
             raise Stopped(f"stopped after step {done} of stage {stage}, of which there is a checkpoint")
         if best:
             best.restore(model)

@@ -131,6 +131,32 @@ def test_a_stopped_and_resumed_training_ends_with_the_weights_of_an_uninterrupte
     np.testing.assert_array_equal(resumed.optimizer.variables[2].numpy(), whole.optimizer.variables[2].numpy())
 
 
+def test_checkpoints_come_no_more_often_than_asked_and_always_at_the_end(tmp_path):
+    class Broken(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(self.model.optimizer.iterations) == 25:
+                raise OSError("the disk is full")
+
+    def rows(run):
+        with (run.folder / "log.csv").open() as file:
+            return [(row["step"], row["loss"]) for row in csv.DictReader(file)]
+
+    shared = {"steps": 40, "checkpoint_every": 10, "quiet": True}
+    often, rare = Run.open(tmp_path / "often", {}), Run.open(tmp_path / "rare", {})
+    whole, resumed = compiled_line(), compiled_line()
+    fit(whole, line_stream, run=often, keep=9, **shared)
+    assert checkpoint_steps(often) == [10, 20, 30, 40]
+
+    with pytest.raises(OSError, match="the disk is full"):
+        fit(compiled_line(), line_stream, run=rare, keep=9, checkpoint_seconds=3600, callbacks=[Broken()], **shared)
+    assert checkpoint_steps(rare) == []
+    assert len(rows(rare)) == 2
+    fit(resumed, line_stream, run=rare, keep=9, checkpoint_seconds=3600, resume=True, **shared)
+    assert checkpoint_steps(rare) == [40]
+    assert rows(rare) == rows(often)
+    np.testing.assert_array_equal(resumed.slope.numpy(), whole.slope.numpy())
+
+
 def test_a_loss_that_is_not_finite_stops_the_training_and_keeps_the_last_checkpoint(tmp_path):
     def stream(step):
         return line_stream(step).enumerate().map(lambda k, data: (data[0] / tf.cast(k < 15, tf.float32), data[1]))

@@ -19,6 +19,8 @@ from ecgtf.training import fit, make_optimizer
 
 VALIDATIONS = 20
 """Validations in a training."""
+CHECKPOINT_SECONDS = 10.0
+"""Time between checkpoints: at each validation they would take an eighth of a training of half a minute."""
 
 AUGMENTATION = Augmentation.parse(AUGMENT)
 
@@ -76,6 +78,7 @@ def fit_classifier(
         steps=steps,
         batch_size=batch_size,
         checkpoint_every=max(1, min(steps, max(10, steps // VALIDATIONS))),
+        checkpoint_seconds=CHECKPOINT_SECONDS,
         callbacks=[_DropoutSeeds(seed), *([_Validation(validation)] if judged else [])],
         monitor="val_score" if judged else None,
         patience=patience if judged else None,
