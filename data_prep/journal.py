@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ecgtf.atomic import is_empty, sha256, write_atomically
+from ecgtf.atomic import check_free, sha256, write_atomically
 from ecgtf.ecg import Rejection
 from ecgtf.manifest import FILE_NAME as MANIFEST
 from ecgtf.manifest import ShardSummary
@@ -107,17 +107,9 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
     Raises:
         ValueError: if it is a file, holds a finished data set (unless `overwrite`), or holds something else.
     """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise ValueError(f"expected a folder for the data set, but {folder} is a file")
-    if (folder / MANIFEST).exists():
-        if not overwrite:
-            raise ValueError(
-                f"{folder} holds a finished data set already; use --overwrite to replace it, or name another --out"
-            )
-    elif not (folder / FILE_NAME).exists() and not is_empty(folder):
-        raise ValueError(f"{folder} is not empty and holds no data set; choose an empty or a new folder")
+    finished = (folder / MANIFEST).exists()
+    unfinished = (folder / FILE_NAME).exists() and not finished
+    check_free(folder, "data set", lambda: finished or unfinished, overwrite or unfinished)
 
 
 @contextmanager

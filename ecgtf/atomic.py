@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -98,6 +98,33 @@ def _out_of_the_way(folder: Path) -> Path | None:
     if not folder.is_dir():
         return None
     return folder.rename(folder.with_name(f".{folder.name}.{os.getpid()}.deleted.tmp"))
+
+
+def check_free(
+    folder: Path, what: str, ours: Callable[[], bool], overwrite: bool = False, use: str = "--overwrite to replace it"
+) -> None:
+    """Nothing is overwritten unasked, and nothing that is not `what` is written there.
+
+    Args:
+        folder: Where it will be written; it need not be there.
+        what: What will be written, in a word or two.
+        ours: Whether what the folder holds, if it holds something, is that; it may raise a `ValueError` of its own.
+        overwrite: Whether replacing it was asked for.
+        use: What to use where it is there already.
+
+    Raises:
+        ValueError: if the folder is a file, holds something else, or holds `what` and `overwrite` was not asked for.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is a file; expected a folder for the {what}")
+    if is_empty(folder):
+        return
+    if not ours():
+        raise ValueError(f"{folder} is not empty and holds no {what}; it is left as it is: name another --out")
+    if not overwrite:
+        raise ValueError(f"{folder} holds a {what} already; use {use}, or name another --out")
 
 
 def is_empty(folder: Path) -> bool:

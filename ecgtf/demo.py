@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ecgtf.atomic import is_empty, remove_folder, write_json
+from ecgtf.atomic import check_free, remove_folder, write_json
 from ecgtf.classifiers.transfer import finetune
 from ecgtf.closeness.evaluate import evaluate
 from ecgtf.data_prep.prepare import prepare
@@ -40,11 +40,8 @@ def demo(out: str | Path = "reports/demo", *, seed: int = 0, overwrite: bool = F
         ValueError: if `out` is not empty (unless `overwrite` and it holds a demo).
     """
     out = Path(out)
-    if out.exists() and not is_empty(out):
-        if not (out / MARK).is_file():
-            raise ValueError(f"{out} holds something else than a demo; name another --out")
-        if not overwrite:
-            raise ValueError(f"{out} holds a demo already; use --overwrite to make it again, or name another --out")
+    check_free(out, "demo", (out / MARK).is_file, overwrite)
+    if overwrite:
         remove_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / MARK, {"seed": seed})

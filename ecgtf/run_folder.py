@@ -20,7 +20,7 @@ from typing import Any
 
 import keras
 
-from ecgtf.atomic import is_empty, remove_folder, replacing, write_atomically, write_json
+from ecgtf.atomic import check_free, is_empty, remove_folder, replacing, write_atomically, write_json
 
 
 def versions() -> dict[str, str]:
@@ -47,17 +47,8 @@ def _source_digest() -> str:
 
 
 def check_replaceable(folder: Path, overwrite: bool, use: str = "--overwrite to replace it") -> None:
-    """Nothing is overwritten unasked, and nothing but runs.
-
-    Raises:
-        ValueError: that says what else to `use`.
-    """
-    if not folder.exists() or is_empty(folder):
-        return
-    if not overwrite:
-        raise ValueError(f"{folder} is not empty; use {use}, or another --out")
-    if not (folder / "config.json").exists():
-        raise ValueError(f"{folder} is not a run folder; it is left as it is: name another --out")
+    """As `check_free`, of runs."""
+    check_free(folder, "run", (folder / "config.json").exists, overwrite, use)
 
 
 @dataclass

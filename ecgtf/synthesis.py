@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 import tensorflow as tf
 
-from ecgtf.atomic import is_empty, is_temporary, replacing, replacing_folder
+from ecgtf.atomic import check_free, is_temporary, replacing, replacing_folder
 from ecgtf.conditions import check_told, draw_rates, encode, of_split
 from ecgtf.dataset import finish_dataset, read_labels, read_manifest, write_split
 from ecgtf.ecg import Record, lead_matrix, select_leads
@@ -378,22 +378,13 @@ def _check_replaceable(out: Path, format: str, overwrite: bool) -> None:
         if out.exists() and not overwrite:
             raise ValueError(f"{out} is there already; use --overwrite to replace it, or name another --out")
         return
-    if out.is_file():
-        raise ValueError(f"{out} is a file; expected a folder, or --format npz")
-    if not out.exists() or is_empty(out):
-        return
-    if not overwrite:
-        raise ValueError(f"{out} is not empty; use --overwrite to replace it, or name another --out")
     if format == "wfdb":
-        others = [path.name for path in sorted(out.iterdir()) if not re.fullmatch(r"\d{7}\.(hea|dat)", path.name)]
-        if others:
-            raise ValueError(f"{out} holds {others[0]}, which generate did not write; it is left as it is: name another --out")
-    elif not _only_shards(out) and not read_manifest(out).synthetic:
-        raise ValueError(f"{out} holds real records; it is left as it is: name another --out")
+        check_free(out, "set of synthetic records", lambda: _holds_only(out, r"\d{7}\.(hea|dat)"), overwrite)
+        return
+    shards = r"(train|validation)\.tfrecord-\d{5}-of-\d{5}"  # what an interrupted `generate` once left
+    check_free(out, "synthetic data set", lambda: _holds_only(out, shards) or read_manifest(out).synthetic, overwrite)
 
 
-def _only_shards(out: Path) -> bool:
-    """Whether the folder holds nothing but what an interrupted `generate` once left."""
-    return all(
-        is_temporary(path) or re.fullmatch(r"(train|validation)\.tfrecord-\d{5}-of-\d{5}", path.name) for path in out.iterdir()
-    )
+def _holds_only(folder: Path, names: str) -> bool:
+    """Whether all files of a folder that are not temporary have such names."""
+    return all(is_temporary(path) or re.fullmatch(names, path.name) for path in folder.iterdir())

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecgtf.atomic import is_empty, remove_folder, replacing, replacing_folder, write_atomically, write_json
+from ecgtf.atomic import check_free, is_empty, remove_folder, replacing, replacing_folder, write_atomically, write_json
 
 
 def test_text_bytes_and_json_are_written(tmp_path):
@@ -141,3 +141,22 @@ def test_a_folder_whose_deletion_stops_half_way_is_gone_and_its_rest_is_deleted_
     assert list(tmp_path.iterdir()) == []
     remove_folder(folder)  # that is not there
     remove_folder(tmp_path / "none" / "such")
+
+
+def test_a_folder_is_free_where_nothing_is_there_that_may_not_be_replaced(tmp_path):
+    folder = tmp_path / "run"
+    is_run = (folder / "config.json").is_file
+    check_free(folder, "run", is_run)
+    folder.mkdir()
+    (folder / ".model.keras.12.tmp.keras").touch()  # what a kill left
+    check_free(folder, "run", is_run)
+    (folder / "thesis.tex").touch()
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="run is not empty and holds no run; it is left as it is: name another --out"):
+            check_free(folder, "run", is_run, overwrite)
+    with pytest.raises(ValueError, match=r"thesis.tex is a file; expected a folder for the run"):
+        check_free(folder / "thesis.tex", "run", is_run, overwrite=True)
+    (folder / "config.json").touch()
+    with pytest.raises(ValueError, match="run holds a run already; use --overwrite to replace it, or name another --out"):
+        check_free(folder, "run", is_run)
+    check_free(folder, "run", is_run, overwrite=True)

@@ -28,7 +28,7 @@ class TestOutputFolder:
         root, out = collection(tmp_path / "ecgs"), tmp_path / "out"
         prepare("wfdb", root, out, seconds=2, workers=1, shard_bytes=20_000)
         before = content(out)
-        with pytest.raises(ValueError, match="holds a finished data set already"):
+        with pytest.raises(ValueError, match="holds a data set already"):
             prepare("wfdb", root, out, seconds=2, workers=1)
         assert content(out) == before
         with pytest.raises(ValueError, match="no record is left"):  # found out by reading signals: the old set is gone

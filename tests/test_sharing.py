@@ -40,7 +40,7 @@ def test_an_exported_generator_is_small_and_draws_nearly_the_same(run, tmp_path)
     }
     one, other = (ecgtf.load_run(folder).generate(per_class=1, seed=3, steps=3)[0] for folder in (run, out))
     assert np.abs(one - other).max() < 0.01 * np.abs(one).max()
-    with pytest.raises(ValueError, match="not empty"):
+    with pytest.raises(ValueError, match="holds a run already"):
         export(run, out)
     with pytest.raises(ValueError, match="is the run itself: name another --out"):
         export(out, out, overwrite=True)

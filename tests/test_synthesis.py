@@ -208,15 +208,15 @@ def test_what_is_there_is_not_overwritten_unasked(run, small_dataset, tmp_path):
     (tmp_path / "notes" / "thesis.txt").write_text("precious")
     with pytest.raises(ValueError, match="no data set"):
         generate(run, tmp_path / "notes", per_class=1, overwrite=True, **FEW)
-    with pytest.raises(ValueError, match="which generate did not write"):
+    with pytest.raises(ValueError, match="holds no set of synthetic records; it is left as it is"):
         generate(run, tmp_path / "notes", per_class=1, format="wfdb", overwrite=True, **FEW)
-    with pytest.raises(ValueError, match="holds real records; it is left as it is"):
+    with pytest.raises(ValueError, match="holds no synthetic data set; it is left as it is"):
         generate(run, small_dataset, per_class=1, overwrite=True, **FEW)
     assert read_manifest(small_dataset).records
     (tmp_path / "others").mkdir()
     for name, format in (("imagenet.tfrecord-00000-of-00002", "tfrecord"), ("JS00001.hea", "wfdb")):
         (tmp_path / "others" / name).touch()
-        with pytest.raises(ValueError, match=r"unfinished data set|which generate did not write"):
+        with pytest.raises(ValueError, match=r"unfinished data set|holds no set of synthetic records"):
             generate(run, tmp_path / "others", per_class=1, format=format, overwrite=True, **FEW)
         (tmp_path / "others" / name).unlink()
     with pytest.raises(ValueError, match="is a file"):

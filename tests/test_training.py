@@ -242,7 +242,7 @@ def test_two_replicas_make_the_update_of_one_and_draw_different_noise():
 
 def test_run_folders_refuse_what_would_lose_or_mix_work(tmp_path):
     run = Run.open(tmp_path / "run", {"seed": 1})
-    with pytest.raises(ValueError, match="not empty; use --resume"):
+    with pytest.raises(ValueError, match="holds a run already; use --resume"):
         Run.open(run.folder, {"seed": 1})
     assert Run.open(run.folder, {"seed": 1}, resume=True).config == run.config
     with pytest.raises(ValueError, match="another configuration \\(seed: 1 there, 2 now\\)"):
@@ -252,7 +252,7 @@ def test_run_folders_refuse_what_would_lose_or_mix_work(tmp_path):
         Run.load(tmp_path)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("precious")
-    with pytest.raises(ValueError, match="is not a run folder"):
+    with pytest.raises(ValueError, match="holds no run; it is left as it is"):
         Run.open(tmp_path / "other", {}, overwrite=True)
     (run.folder / "config.json").write_text("{")
     with pytest.raises(ValueError, match="is damaged"):

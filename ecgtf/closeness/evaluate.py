@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ecgtf.atomic import remove_folder, write_json
+from ecgtf.atomic import check_free, remove_folder, write_json
 from ecgtf.closeness.external import is_external
 from ecgtf.closeness.loading import compare_arrays, compare_folders
 from ecgtf.closeness.metrics import GROUPS, METRICS, Metric, is_worse
@@ -178,19 +178,13 @@ def _make_folder(out: Path, overwrite: bool) -> None:
     Raises:
         ValueError: if it holds a report (unless `overwrite`) or something else.
     """
-    if not out.is_dir():
-        if out.exists():
-            raise ValueError(f"{out} is a file; expected a folder for the report")
-        out.mkdir(parents=True)
-        return
-    names = {path.name for path in out.iterdir()}
-    if names and not names & {"closeness.json", UNFINISHED, "extractor", "trained_on_real"}:
-        raise ValueError(f"{out} holds something else than a report; name another --out")
-    if "closeness.json" in names and UNFINISHED not in names and not overwrite:
-        raise ValueError(f"{out} holds a report already; use --overwrite to replace it, or name another --out")
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    finished = "closeness.json" in names and UNFINISHED not in names
+    ours = finished or bool(names & {UNFINISHED, "extractor", "trained_on_real"})
+    check_free(out, "report", lambda: ours, overwrite or not finished)
     if overwrite:
         remove_folder(out)
-        out.mkdir(exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
 
 
 def _task_of(synthetic: str | Path | list) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ecgtf.atomic import is_empty, replacing_folder
+from ecgtf.atomic import check_free, replacing_folder
 from ecgtf.ecg import LEADS, Record, derive_leads
 from ecgtf.generators.electrode_noise import draw_noise
 from ecgtf.generators.heart_vector import Heart, draw_heart, p_wave_lead, p_wave_vector, ventricular_vector
@@ -151,8 +151,7 @@ def simulate_collection(
     simulate_records(0, seed=seed, rate=rate, seconds=seconds, rhythms=rhythms, abnormal=abnormal)  # checks the arguments
     if n < 1:
         raise ValueError(f"expected at least one record to simulate, received {n}")
-    if out.exists():
-        _check_replaceable(out, overwrite)
+    check_free(out, "simulated collection", (out / SETTINGS_FILE).is_file, overwrite)
     parts = [range(first, min(first + _BLOCK_RECORDS, n)) for first in range(0, n, _BLOCK_RECORDS)]
     with replacing_folder(out) as unfinished:
         blocks = [(unfinished, part, seed, rate, seconds, rhythms, abnormal) for part in parts]
@@ -223,17 +222,6 @@ def _breathe(vector: np.ndarray, breath: np.ndarray, body: np.ndarray) -> np.nda
     size = 1 + 0.025 * body[2] * breath
     turned = np.stack([x - frontal * y - horizontal * z, y + frontal * x, z + horizontal * x], axis=1)
     return turned * size[:, None]
-
-
-def _check_replaceable(out: Path, overwrite: bool) -> None:
-    if not out.is_dir():
-        raise ValueError(f"{out} is a file; name a folder for the collection")
-    if is_empty(out):
-        return
-    if not (out / SETTINGS_FILE).is_file():
-        raise ValueError(f"{out} is not empty and holds no simulated collection; name another folder")
-    if not overwrite:
-        raise ValueError(f"{out} holds a simulated collection already; use --overwrite to replace it, or name another folder")
 
 
 def _write_block(block: tuple[Path, range, int, float, float, Sequence[str], float]) -> int:

@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from ecgtf.atomic import sha256, write_json
+from ecgtf.atomic import check_free, sha256, write_json
 from ecgtf.manifest import read_manifest
 from ecgtf.run_folder import versions
 from ecgtf.studies import STUDIES
@@ -44,8 +44,8 @@ def check_folders(out: Path, work: Path, asked: dict[str, Any]) -> None:
     """
     if (out / TABLE).is_file():
         check_same(out, asked, "name another --out")
-    elif out.exists() and any(out.iterdir()) and not (out / SETTINGS).is_file():
-        raise ValueError(f"{out} is not empty and holds no study; name another --out")
+    else:
+        check_free(out, "study", (out / SETTINGS).is_file, overwrite=True)
     if (work / SETTINGS).is_file() and _has_work(work):
         check_same(work, asked | {"study": settings_of(work)["study"]}, "name another folder by the setting work, or delete it")
 
