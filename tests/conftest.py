@@ -11,7 +11,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the tests beside it have the other pr
 import numpy as np
 import pytest
 
-from ecgtf.dataset import finish_dataset, shard_names, write_shard
+from ecgtf.dataset import finish_dataset, hash_id, load_arrays, shard_names, write_shard
 from ecgtf.ecg import LEADS, Record, lead_matrix
 
 RATE, SECONDS = 100, 10.0
@@ -106,3 +106,29 @@ def make_dataset(tmp_path):
         return write_toy_dataset(tmp_path / name, per_class or {"train": 1, "validation": 1, "test": 1}, name=name, **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def real_set(tmp_path_factory) -> Path:
+    """A folder: the 7 rhythms; 42 training records, 14 validation, 28 test records."""
+    return write_toy_dataset(tmp_path_factory.mktemp("sets") / "real", {"train": 6, "validation": 2, "test": 4}, name="real")
+
+
+@pytest.fixture(scope="session")
+def synthetic_set(tmp_path_factory, real_set) -> Path:
+    """The training records of the set `real_set` once more, said to come of a generator that saw them."""
+    saw = [hash_id(name) for name in load_arrays(real_set, "train").ids]
+    folder = tmp_path_factory.mktemp("sets") / "synthetic"
+    made = {"run": "toy", "settings": {}, "trained_on": saw}
+    return write_toy_dataset(folder, {"train": 6}, name="synthetic", generator=made)
+
+
+@pytest.fixture(scope="session")
+def classifier_run(tmp_path_factory, real_set):
+    """A classifier of four rhythms, trained on the set `real_set`."""
+    from small_classifiers import QUICK  # TensorFlow, which most tests do without
+
+    from ecgtf.classifiers.classifier import train_classifier
+
+    options = QUICK | {"steps": 60}
+    return train_classifier("resnet1d", real_set, tmp_path_factory.mktemp("runs") / "c", task="rhythm4", seed=1, **options)
