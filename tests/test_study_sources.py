@@ -1,5 +1,6 @@
 """What is drawn from a fold's generator: enough for whatever a cell asks for."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,7 +33,7 @@ def training_part(labels: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("ratio", [0.3, 1.0, 2.0])
 def test_a_pool_has_enough_of_every_class_for_every_ratio_mixing_and_recipe(ratio, keep, rehearsal):
     recipes = {"plain": Recipe(), "other": Recipe(keep=keep, rehearsal=rehearsal)}
-    drawn = pool_labels(REAL, one_collection(grids=grids((ratio,)), recipes=recipes, pool_per_class=5))
+    drawn = pool_labels(REAL, one_collection(grids=grids((ratio,)), recipes=recipes, pool_per_class=5), "vqvae", "A")
     there = training_part(drawn).sum(axis=0)
     for mixing in ("proportional", "balancing"):
         assert (keep * there >= dealt(np.array(SIZES), ratio, mixing) - 0.5).all()
@@ -42,11 +43,22 @@ def test_a_pool_has_enough_of_every_class_for_every_ratio_mixing_and_recipe(rati
     assert (rest.sum(axis=0) > 0).all()  # a class each in what chooses the weights
 
 
+def test_a_pool_is_as_large_as_is_asked_of_its_generator_on_its_collection():
+    (grid,) = grids((1.0,))["augmentation"]
+    config = one_collection(grids={"augmentation": (replace(grid, collections=("A",)),)}, pool_per_class=5)
+
+    def drawn(generator, collection, seen=1.0) -> list[float]:
+        return pool_labels(REAL, config, generator, collection, seen).sum(axis=0).tolist()
+
+    assert min(drawn("vqvae", "A")) > 50
+    assert drawn("diffwave", "A") == drawn("vqvae", "B") == drawn("vqvae", "A", seen=0.2) == [6, 6, 6, 6]  # one for validation
+
+
 def test_a_pool_of_labels_that_go_together_is_of_the_training_records():
     rng = np.random.default_rng(0)
     labels = (rng.random((60, 5)) < [0.6, 0.3, 0.3, 0.2, 0.05]).astype(np.float32)
     config = one_collection(task="superclass", grids=grids((1.0,)), pool_per_class=2)
-    drawn = pool_labels(labels, config)
+    drawn = pool_labels(labels, config, "vqvae", "A")
     assert {tuple(row) for row in drawn} == {tuple(row) for row in labels}
     made, real = (
         Examples(np.zeros((len(part), 1, 1), np.float32), part, list(map(str, range(len(part)))), [""] * len(part))

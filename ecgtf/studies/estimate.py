@@ -96,7 +96,7 @@ class Forecast:
             if not (self.config.work_folder / "generators" / folder / "model.keras").is_file():
                 generators += training
             if not (self.config.work_folder / "synthetic" / folder / "dataset.json").is_file():
-                drawn += drawing * self._drawn(collection, fold, seen)
+                drawn += drawing * self._drawn(name, collection, fold, seen)
         return {
             "classifiers of the cells": trained,
             "pre-training of classifiers": pretrained,
@@ -145,9 +145,9 @@ class Forecast:
         ]
         return list(dict.fromkeys(asked))
 
-    def _drawn(self, collection: str, fold: int, seen: float) -> int:
+    def _drawn(self, generator: str, collection: str, fold: int, seen: float) -> int:
         labels = np.array([member.label for member in self.workshop.folds.of(collection, fold, "train")])
-        return len(pool_labels(labels[: max(1, round(seen * len(labels)))], self.config))
+        return len(pool_labels(labels[: max(1, round(seen * len(labels)))], self.config, generator, collection, seen))
 
     def _step(self, classifier: str, recipe: Recipe) -> float:
         return classifier_step(classifier, recipe, self._signal)

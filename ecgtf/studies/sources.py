@@ -93,7 +93,8 @@ class Workshop:
         """The set drawn from a generator: enough for every ratio that the study asks for; a larger one later draws it anew."""
         plan, task = self.config.generators[name], self.config.the_task
         out = self.folder / "synthetic" / set_name(name, collection, fold, seen)
-        labels = pool_labels(read_labels(self.fold(collection, fold, seen), "train", task), self.config)
+        real = read_labels(self.fold(collection, fold, seen), "train", task)
+        labels = pool_labels(real, self.config, name, collection, seen)
         with self.alone(f"synthetic-{out.name}"):
             if not _enough(out, labels, task):
                 generate(
@@ -198,15 +199,20 @@ def judge_name(real: str, classifier: str, recipe: str) -> str:
     return f"{real}-{classifier}-{recipe}"
 
 
-def pool_labels(labels: np.ndarray, config: StudyConfig) -> np.ndarray:
-    """The labels `(n, classes)` to draw for a fold whose training records have `labels`: what every ratio, mixing and recipe needs.
+def pool_labels(labels: np.ndarray, config: StudyConfig, generator: str, collection: str, seen: float = 1.0) -> np.ndarray:
+    """The labels `(n, classes)` to draw from a generator that saw a share of a fold's training records, which have `labels`: what every
+    ratio and mixing that the study asks of it there needs, and every recipe.
 
     A ninth more follows, class by class, for the last tenth of a set is its validation split. Where classes do not exclude each
     other, labels are those of the training records over and over, in an order of their own; twice as many where rare classes are
     to come first, for there they are picked from what was drawn.
     """
     task, rng = config.the_task, np.random.default_rng(config.seed)
-    grids = [grid for grid in config.grids.get("augmentation", ()) if set(grid.sources) & config.generators.keys()]
+    grids = [
+        grid
+        for grid in config.grids.get("augmentation", ())
+        if seen == 1 and generator in grid.sources and collection in (grid.collections or config.all_collections)
+    ]
     rehearsal = max((recipe.rehearsal for recipe in config.recipes.values()), default=0.0)
     keep = min((recipe.keep for recipe in config.recipes.values()), default=1.0)
     asked = {(ratio, mixing) for grid in grids for ratio in grid.ratios for mixing in grid.mixings} | {(rehearsal, MIXINGS[0])}
