@@ -20,7 +20,8 @@ from typing import Any
 
 import keras
 
-from ecgtf.atomic import check_free, is_empty, remove_folder, replacing, write_atomically, write_json
+from ecgtf.atomic import check_free, is_empty, remove_folder, replacing, sha256, write_atomically, write_json
+from ecgtf.manifest import FILE_NAME, Folders, listed, read_manifest
 
 
 def versions() -> dict[str, str]:
@@ -83,7 +84,7 @@ class Run:
 
         Raises:
             ValueError: if the folder is not empty (without `resume` or `overwrite`, of which one may be given), or holds a run of
-                another configuration.
+                another configuration, or one whose data sets hold other records since (by `checksums` in the configuration).
         """
         if resume and overwrite:
             raise ValueError("--resume goes on with a run and --overwrite replaces it: give one of the two")
@@ -99,12 +100,18 @@ class Run:
         elif folder.exists() and not is_empty(folder):
             there = cls.load(folder)
             there.config = dict(unsaid or {}) | there.config
-            other = sorted(key for key in config if there.config.get(key) != config[key])
+            other = sorted(key for key in config.keys() - {"checksums"} if there.config.get(key) != config[key])
             if other:
                 changes = "; ".join(f"{key}: {_short(there.config.get(key))} there, {_short(config[key])} now" for key in other)
                 raise ValueError(
                     f"{folder} holds a run of another configuration ({changes}): name another --out or use --overwrite"
                 )
+            known = there.config.get("checksums", {})
+            for source, checksum in config.get("checksums", {}).items():
+                if known.get(source, checksum) != checksum:
+                    raise ValueError(
+                        f"{source} is not what the run in {folder} began with: name another --out or use --overwrite"
+                    )
             return there
         folder.resolve().mkdir(parents=True, exist_ok=True)  # also where a link leads to nothing
         run = cls(folder, config | {"schema": 1, "versions": versions(), "finished": False})
@@ -208,6 +215,27 @@ def is_finished(folder: str | Path) -> bool:
         ValueError: as `Run.load`, if its `config.json` is damaged.
     """
     return (Path(folder) / "config.json").is_file() and Run.load(folder).finished
+
+
+def checksums(*sources: Folders | None) -> dict[str, str]:
+    """What data sets hold, and the weights of runs to start from, by folder: by that a run knows whether they are still the same."""
+    folders = [str(folder) for given in sources if given is not None for folder in listed(given)]
+    return {folder: checksum for folder in folders if (checksum := _checksum(Path(folder)))}
+
+
+def _checksum(folder: Path) -> str | None:
+    if (folder / FILE_NAME).is_file():
+        return read_manifest(folder).checksum
+    model = folder / "model.keras"
+    return sha256(model) if model.is_file() else None
+
+
+def is_outdated(folder: str | Path) -> bool:
+    """Whether a folder holds a run of sources that are no longer what they were; those that are gone are not."""
+    if not (Path(folder) / "config.json").is_file():
+        return False
+    known = Run.load(folder).config.get("checksums", {})
+    return not checksums(list(known)).items() <= known.items()
 
 
 def check_apart(start: str | Path | None, out: str | Path) -> None:

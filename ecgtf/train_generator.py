@@ -26,7 +26,7 @@ from ecgtf.judging import Judge
 from ecgtf.manifest import listed
 from ecgtf.pictures import reconstruction_pictures, sample_pictures
 from ecgtf.precision import restoring_precision, set_precision
-from ecgtf.run_folder import Run, check_apart
+from ecgtf.run_folder import Run, check_apart, checksums
 from ecgtf.tasks import Task, check_classes, get_task
 from ecgtf.training import check_limits, fit, is_chief, make_optimizer, make_strategy
 
@@ -145,6 +145,7 @@ def train_generator(
         "augment": str(augment),
         "seed": seed,
         "sampling": dict(sizes.sampling),
+        "checksums": checksums(data, start),
     }
     check_names(conditions)
     if accumulate < 1 or sizes.batch_size % accumulate:

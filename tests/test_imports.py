@@ -59,7 +59,7 @@ ALLOWED = {  # module or package: what it may import; the longest name that fits
     "closeness.utility": "ecg tasks closeness classifiers run_folder manifest",
     "closeness.evaluate": f"{DATA} closeness classifiers.networks progress",
     "report": "ecg atomic closeness",
-    "run_folder": "atomic",
+    "run_folder": "atomic manifest",
     "callbacks": "ecg atomic run_folder report closeness progress",
     "judging": "closeness",
     "pictures": "generators report",

@@ -10,6 +10,7 @@ from conftest import write_toy_dataset
 
 from ecgtf.data_prep.prepare import prepare
 from ecgtf.ecg import INDEPENDENT_LEADS
+from ecgtf.run_folder import is_outdated
 from ecgtf.studies.cells import Cell
 from ecgtf.studies.config import ReadySource, Recipe, StudyConfig
 from ecgtf.studies.runner import check_study
@@ -18,14 +19,14 @@ from ecgtf.studies.trials import Trials
 
 QUICK = Recipe(preset="tiny", steps=2, pretrain_steps=2, finetune_steps=2, batch_size=8, augment="")
 REAL = Cell("A", 0, "resnet1d", "plain")
+MADE = {"run": "toy", "settings": {}, "trained_on": []}
 
 
 @pytest.fixture
 def trials(tmp_path):
     """A transfer study of one small collection and one ready source."""
     data = write_toy_dataset(tmp_path / "data", {"train": 6}, name="data")
-    made = {"run": "toy", "settings": {}, "trained_on": []}
-    source = write_toy_dataset(tmp_path / "made", {"train": 2, "validation": 1}, name="made", generator=made)
+    source = write_toy_dataset(tmp_path / "made", {"train": 2, "validation": 1}, name="made", generator=MADE)
     config = StudyConfig(
         "toy",
         "rhythm4",
@@ -74,6 +75,30 @@ def test_a_pre_training_that_is_finished_is_taken_as_it_is_wherever_the_work_lie
     ((_, second),) = later.run(cell)
     np.testing.assert_array_equal(first.probabilities, second.probabilities)
     assert (moved / "pretrained" / run.name / "model.keras").read_bytes() == model
+
+
+def test_what_learnt_from_a_source_that_was_made_anew_is_trained_anew(trials, tmp_path, monkeypatch):
+    def die(folder):
+        raise Killed
+
+    cell = replace(REAL, source="made")
+    with monkeypatch.context() as patch:
+        patch.setattr("ecgtf.studies.trials.remove_folder", die)
+        with pytest.raises(Killed):
+            trials.run(cell)
+    (pretrained,), (classifier,) = ((trials.workshop.folder / name).iterdir() for name in ("pretrained", "classifiers"))
+    assert not is_outdated(pretrained)
+    shutil.rmtree(tmp_path / "made")
+    assert not is_outdated(pretrained)  # what is gone has not changed
+    write_toy_dataset(tmp_path / "made", {"train": 3, "validation": 1}, name="made", generator=MADE)
+    assert is_outdated(pretrained)
+
+    ((_, found),) = trials.run(cell)
+    elsewhere = Trials(Workshop(replace(trials.config, work=str(tmp_path / "elsewhere")), quiet=True), "transfer")
+    ((_, expected),) = elsewhere.run(cell)
+    np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+    assert not is_outdated(pretrained)
+    assert not classifier.exists()
 
 
 def test_an_augmentation_that_needs_other_leads_is_found_before_any_cell(trials, tmp_path):

@@ -16,7 +16,7 @@ from ecgtf.generators.base import Generator
 from ecgtf.generators.presets import get_preset
 from ecgtf.generators.stages import Stages
 from ecgtf.precision import set_precision
-from ecgtf.run_folder import Run
+from ecgtf.run_folder import Run, checksums, is_outdated
 from ecgtf.tasks import get_task
 from ecgtf.train_generator import Training, train_generator
 from ecgtf.training import fit, make_optimizer, make_strategy
@@ -266,6 +266,22 @@ def test_a_setting_that_an_older_run_does_not_name_is_what_it_was_then(tmp_path)
     assert Run.open(tmp_path, asked, resume=True, unsaid=unsaid).config["augment"] == "gain=0.2"
     with pytest.raises(ValueError, match=r"another configuration \(augment: gain=0.2 there, none now\)"):
         Run.open(tmp_path, asked | {"augment": "none"}, resume=True, unsaid=unsaid)
+
+
+def test_a_run_does_not_go_on_with_other_records(tmp_path, make_dataset):
+    data = make_dataset("data")
+    config = {"data": [str(data)], "checksums": checksums(data, None)}
+    Run.open(tmp_path / "run", config)
+    Run.open(tmp_path / "older", {"data": [str(data)]})
+    shutil.rmtree(data)
+    make_dataset("data", {"train": 2})
+    assert is_outdated(tmp_path / "run")
+    now = {"data": [str(data)], "checksums": checksums(data)}
+    with pytest.raises(
+        ValueError, match=r"data is not what the run in .*run began with: name another --out or use --overwrite"
+    ):
+        Run.open(tmp_path / "run", now, resume=True)
+    assert Run.open(tmp_path / "older", now, resume=True).config["data"] == [str(data)]  # it does not know
 
 
 def test_generators_learn_from_records_changed_as_asked_for(small_dataset):

@@ -27,7 +27,7 @@ from ecgtf.classifiers.metrics import classification_metrics
 from ecgtf.classifiers.networks import check_kind, new_classifier, predict, training_preset
 from ecgtf.dataset import Folders, Manifest, check_no_leak, combined_manifest, hash_id
 from ecgtf.precision import restoring_precision, set_precision
-from ecgtf.run_folder import Run
+from ecgtf.run_folder import Run, checksums
 from ecgtf.tasks import Task, check_classes, get_task
 from ecgtf.training import check_limits, check_one_worker, make_strategy
 
@@ -144,6 +144,7 @@ def train_classifier(
         **options,
         "augment": str(augment),
         **signature(manifest, task),
+        "checksums": checksums(data, synthetic, test_data),
     }
     real, validation, test = read_splits(data, test_data, task, seed)
     train, trained_on = real, lineage(data)

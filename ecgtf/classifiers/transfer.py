@@ -33,7 +33,7 @@ from ecgtf.classifiers.networks import check_kind, classifier_run, load_classifi
 from ecgtf.classifiers.parts import LogitsHead
 from ecgtf.dataset import Folders, check_no_leak, combined_manifest, hash_id, read_labels, read_manifests
 from ecgtf.precision import restoring_precision, set_precision
-from ecgtf.run_folder import Run, check_apart
+from ecgtf.run_folder import Run, check_apart, checksums
 from ecgtf.tasks import TASKS, Task, check_classes, get_task
 from ecgtf.training import check_limits, check_one_worker, make_strategy
 
@@ -164,6 +164,7 @@ def finetune(
         "precision": precision,
         "seed": seed,
         **signature(manifest, task),
+        "checksums": checksums(data, synthetic, from_run, rehearse, test_data),
     }
     if start is not None:
         _check_start(start, config)

@@ -19,7 +19,7 @@ from ecgtf.classifiers.metrics import classification_metrics
 from ecgtf.classifiers.networks import classifier_run, load_classifier, predict, training_preset
 from ecgtf.classifiers.transfer import TOGETHER, finetune
 from ecgtf.dataset import Folders, check_no_leak, combined_manifest
-from ecgtf.run_folder import Run, is_finished
+from ecgtf.run_folder import Run, is_finished, is_outdated
 from ecgtf.studies.cells import Cell, tested_on
 from ecgtf.studies.config import FOREST, Recipe, StudyConfig
 from ecgtf.studies.feature_forest import FeatureForest, morphology_features, rhythm_features
@@ -101,14 +101,15 @@ class Trials:
         if self.study == "augmentation":
             synthetic = self._source(cell, cell.source, real) if cell.stages else None
             more = {"synthetic": synthetic, "synthetic_ratio": cell.ratio, "mixing": cell.mixing} if cell.stages else {}
-            return train_classifier(cell.classifier, real, out, **self._fixed(cell), **_training(recipe), **more)
+            return _run(out, train_classifier, cell.classifier, real, **self._fixed(cell), **_training(recipe), **more)
         if not cell.stages:
-            return train_classifier(cell.classifier, real, out, **self._fixed(cell), **_training(recipe))
+            return _run(out, train_classifier, cell.classifier, real, **self._fixed(cell), **_training(recipe))
         if cell.together:
             start = self._pretrained(cell, cell.stages[:-1], real) if len(cell.stages) > 1 else None
-            return finetune(
-                real,
+            return _run(
                 out,
+                finetune,
+                real,
                 from_run=start,
                 synthetic=self._source(cell, cell.stages[-1], real),
                 kind=cell.classifier,
@@ -121,9 +122,10 @@ class Trials:
         rehearse = {}
         if recipe.rehearsal:
             rehearse = {"rehearse": self._source(cell, cell.stages[-1], real), "rehearsal": recipe.rehearsal}
-        return finetune(
-            real,
+        return _run(
             out,
+            finetune,
+            real,
             from_run=start,
             **self._fixed(cell),
             **_training(recipe) | {"steps": recipe.finetune_steps, "learning_rate": recipe.finetune_rate},
@@ -136,23 +138,23 @@ class Trials:
 
     def _pretrained(self, cell: Cell, stages: tuple[str, ...], real: Path | None) -> Path:
         """The run of a classifier that learnt from the sources in turn; cells that differ in what follows share it. One that is
-        finished is taken as it is: its sources are not read again."""
+        finished is taken as it is, its sources are not read again, unless they were made anew."""
+        before = self._pretrained(cell, stages[:-1], real) if len(stages) > 1 else None
         out = self.workshop.folder / "pretrained" / pretraining_name(cell, stages, self.config)
         with self.workshop.alone(f"pretrained-{out.name}"):
-            if not is_finished(out):
-                leave_the_model(self._pretrain(cell, stages, real, out))
+            if not is_finished(out) or is_outdated(out):
+                leave_the_model(self._pretrain(cell, stages, before, real, out))
         return out
 
-    def _pretrain(self, cell: Cell, stages: tuple[str, ...], real: Path | None, out: Path) -> Run:
+    def _pretrain(self, cell: Cell, stages: tuple[str, ...], before: Path | None, real: Path | None, out: Path) -> Run:
         recipe, fixed = self.config.recipes[cell.recipe], self._fixed(cell)
-        before = self._pretrained(cell, stages[:-1], real) if len(stages) > 1 else None
         data = self._source(cell, stages[-1], real)
         if stages[-1] in self.config.sources:
             fixed["task"] = self.config.sources[stages[-1]].task or self.config.task
         training = _training(recipe) | _pretraining(cell, recipe)
         if before is None:
-            return train_classifier(cell.classifier, data, out, **fixed, **training)
-        return finetune(data, out, from_run=before, mode="full", **fixed, **training)
+            return _run(out, train_classifier, cell.classifier, data, **fixed, **training)
+        return _run(out, finetune, data, from_run=before, mode="full", **fixed, **training)
 
     def _source(self, cell: Cell, name: str, real: Path | None) -> Folders:
         """The data sets of a source, as the cell's classifier may see them; all of a generator's where there is nothing real."""
@@ -188,6 +190,13 @@ class Trials:
     def _signal(self) -> tuple[float, tuple[str, ...]]:
         manifest = combined_manifest(self.config.data_sets)
         return manifest.sampling_rate, manifest.leads
+
+
+def _run(out: Path, train: Callable[..., Run], *what, **options) -> Run:
+    """The run of a training in a folder: it goes on with what a killed one left, unless a source was made anew since."""
+    if is_outdated(out):
+        remove_folder(out)
+    return train(*what, out=out, **options)
 
 
 def pretraining_name(cell: Cell, stages: tuple[str, ...], config: StudyConfig) -> str:
