@@ -8,7 +8,9 @@ import pytest
 from conftest import toy_record, write_toy_dataset
 
 from ecgtf.dataset import LeakError, finish_dataset, load_arrays, read_manifest, read_records, write_split
-from ecgtf.ecg import SPLITS
+from ecgtf.ecg import LEADS, SPLITS
+from ecgtf.fingerprint import fingerprint
+from ecgtf.record_table import COLUMNS, join_rows, write_rows
 from ecgtf.studies.config import Grid, Recipe, StudyConfig
 from ecgtf.studies.folds import make_folds, write_fold
 
@@ -60,6 +62,47 @@ def test_each_record_is_tested_once_and_no_patient_stands_on_two_sides(settings)
         assert all(len(splits) == 1 for splits in sides.values())
         merged = {member.id for member in folds.of("A+B", fold, "train")}
         assert merged == {member.id for name in "AB" for member in folds.of(name, fold, "train")}
+
+
+def with_table(folder, records):
+    """A data set of records by split with a table of them, as `prepare` writes it."""
+    folder.mkdir()
+    summaries = []
+    for split in SPLITS:
+        mine = [record for record in records if record.split == split]
+        summaries += write_split(folder, split, mine, len(mine), LEADS, 1000)
+    rows = [
+        {
+            "id": record.id,
+            "split": record.split,
+            "patient": record.patient,
+            "fingerprint": fingerprint(record.signal, LEADS, 100.0),
+        }
+        for record in records
+    ]
+    write_rows(folder / "rows", rows, COLUMNS)
+    table = {"file": "records.csv", "sha256": join_rows(folder / "records.csv", [folder / "rows"], COLUMNS)}
+    about = {"name": folder.name, "sampling_rate": 100.0, "seconds": 10.0, "leads": LEADS, "table": table}
+    finish_dataset(folder, about, summaries)
+    return str(folder)
+
+
+def test_a_copy_that_names_no_patient_stays_with_the_other_records_of_its_patient(settings, tmp_path):
+    """As those of PTB-XL in the challenges: of the copies, the one that is read is that of the test split."""
+    rhythms = ("SR", "SB", "AFIB", "SVT")
+    ecgs = [replace(toy_record(number, name, "train"), age=None, sex=None) for number in range(16) for name in rhythms]
+    own = [replace(ecg, id=f"ptbxl/{number}", patient=f"p{number % 32}") for number, ecg in enumerate(ecgs)]  # two each
+    copies = [replace(ecg, id=f"challenge/{number}", patient=None, split="test") for number, ecg in enumerate(ecgs[:32])]
+    folders = with_table(tmp_path / "own", own), with_table(tmp_path / "copies", copies)
+    folds = make_folds(replace(settings, collections={"A": folders}, merge=False))
+    assert sum(member.id.startswith("challenge/") for member in folds.members) == 32
+    for splits in folds.splits:
+        sides = defaultdict(set)
+        for id_, split in splits.items():
+            sides[int(id_.split("/")[1]) % 32].add(split)
+        assert all(len(each) == 1 for each in sides.values())
+    with pytest.raises(LeakError, match=r"patient p\d+ of ptbxl has records on two sides of a fold"):
+        make_folds(replace(settings, collections={"A": folders}, merge=False, folds=0))
 
 
 def test_patients_in_two_data_sets_stay_together_and_in_two_collections_are_refused(settings, tmp_path):

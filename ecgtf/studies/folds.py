@@ -12,9 +12,10 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from ecgtf.atomic import replacing_folder
 from ecgtf.classifiers.examples import share, strata
-from ecgtf.copies import left_out
-from ecgtf.dataset import LeakError, combined_manifest, finish_dataset, read_manifests, read_records, write_split
+from ecgtf.copies import find_copies, left_out
+from ecgtf.dataset import Folders, LeakError, combined_manifest, finish_dataset, read_manifests, read_records, write_split
 from ecgtf.ecg import SPLITS, Record
+from ecgtf.record_table import read_columns
 from ecgtf.studies.config import StudyConfig
 
 
@@ -28,7 +29,7 @@ class Member:
     """In the data set that it is of."""
     id: str
     group: str
-    """Patient or, where none is known, record."""
+    """Patient, by this record or by a copy of it, or, where none is known, record."""
     label: tuple[float, ...]
 
 
@@ -107,7 +108,7 @@ def _checked(folds: Folds) -> Folds:
 
 
 def _members(config: StudyConfig) -> Iterator[Member]:
-    sets = dict(read_manifests(config.data_sets))
+    sets, same = dict(read_manifests(config.data_sets)), one_person(config.data_sets)
     skipped, task = left_out(config.data_sets, single=True), config.the_task
     for collection, names in config.collections.items():
         for folder in map(Path, names):
@@ -118,13 +119,34 @@ def _members(config: StudyConfig) -> Iterator[Member]:
                 for record in read_records(folder, split, manifest):
                     if record.id not in skipped[folder]:
                         label = tuple(task.labels([record.codes])[0].tolist())
-                        yield Member(collection, folder, split, record.id, group_of(record.id, record.patient), label)
+                        group = group_of(record.id, record.patient)
+                        yield Member(collection, folder, split, record.id, same.get(group, group), label)
 
 
 def group_of(id_: str, patient: str | None) -> str:
     """What must not be divided: the patient, known by the source in the record's id (a collection may lie in several data sets) or,
     where none is known, the record."""
     return f"patient {patient} of {id_.split('/')[0]}" if patient else f"record {id_}"
+
+
+def one_person(folders: Folders) -> dict[str, str]:
+    """Groups that are one person's, each with the name of all: copies of an ECG name its patient in their own ways, or not at all."""
+    patients: dict[tuple[Path, str], str] = {}
+    for folder, manifest in read_manifests(folders):
+        if manifest.table:
+            columns = read_columns(folder / manifest.table["file"], ("id", "patient"))
+            patients |= {(folder, id_): patient for id_, patient in zip(columns["id"], columns["patient"], strict=True)}
+    name: dict[str, str] = {}
+
+    def known_as(group: str) -> str:
+        while name.setdefault(group, group) != group:
+            group = name[group]
+        return group
+
+    for copies in find_copies(folders):
+        found = {known_as(group_of(place.id, patients[place.folder, place.id])) for place in copies}
+        name |= dict.fromkeys(found, min(found))  # a patient before a record
+    return {group: known_as(group) for group in name}
 
 
 def _split(members: Sequence[Member], folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

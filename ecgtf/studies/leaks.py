@@ -11,7 +11,7 @@ from ecgtf.ecg import SPLITS
 from ecgtf.record_table import read_columns
 from ecgtf.studies.cells import Cell
 from ecgtf.studies.config import StudyConfig
-from ecgtf.studies.folds import group_of
+from ecgtf.studies.folds import group_of, one_person
 from ecgtf.studies.sources import Workshop
 from ecgtf.train_generator import start_run
 
@@ -32,7 +32,7 @@ def check_sources(workshop: Workshop, cells: Sequence[Cell]) -> None:
         own = [hash_id(id_) for split in SPLITS for id_ in read_ids(data, split)]
         _refuse(f"source {name}", [*own, *(made["trained_on"] if made else ())], tested)
         _refuse_copies(f"source {name}", data, config)
-        _refuse_patients(f"source {name}", data, groups)
+        _refuse_patients(f"source {name}", data, groups, one_person(config.data_sets))
     for name in sorted(used & config.generators.keys()):
         plan = config.generators[name]
         if plan.start is not None:
@@ -46,14 +46,14 @@ def _refuse(what: str, trained_on: Sequence[str], tested: set[str]) -> None:
         raise LeakError(f"{what} leaks: {error}") from error
 
 
-def _refuse_patients(what: str, data: Sequence[str], tested: set[str]) -> None:
+def _refuse_patients(what: str, data: Sequence[str], tested: set[str], same: dict[str, str]) -> None:
     """Refuses real records of patients that are tested on; what a generator drew, and what was simulated, tells of no patient."""
     for folder, manifest in read_manifests(data):
         if manifest.synthetic or not manifest.table:
             continue
         columns = read_columns(folder / manifest.table["file"], ("id", "patient"))
         groups = [group_of(id_, patient) for id_, patient in zip(columns["id"], columns["patient"], strict=True)]
-        shared = [group for group in groups if group in tested]
+        shared = [group for group in groups if same.get(group, group) in tested]
         if shared:
             raise LeakError(
                 f"{what} leaks: {len(shared)} of its records are of patients that the study tests on (the first: {shared[0]}); "
