@@ -151,6 +151,7 @@ class Checkpoints(keras.callbacks.Callback):
         checkpoint: What is saved.
         averages: What swaps the weights.
         keep: Checkpoints to keep.
+        best: What keeps the best weights; saved with each checkpoint.
         seconds: Time since the last one before which none is saved, but at the end of the training.
         agree: The strongest of all workers' wishes.
         chief: Whether this worker's checkpoints are kept. All workers save at the same time, because variables that they hold
@@ -163,13 +164,14 @@ class Checkpoints(keras.callbacks.Callback):
         checkpoint: tf.train.Checkpoint,
         averages: Averages,
         keep: int,
+        best: Best | None = None,
         seconds: float = 0.0,
         agree: Callable[[int], int] = lambda wish: wish,
         chief: bool = True,
     ):
         super().__init__()
         self.folder, self.checkpoint, self.averages, self.keep, self.chief = folder, checkpoint, averages, keep, chief
-        self.seconds, self.agree, self.saved = seconds, agree, time.monotonic()
+        self.best, self.seconds, self.agree, self.saved = best, seconds, agree, time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
         """Saves a checkpoint where the last one is old enough, or the training ends."""
@@ -179,6 +181,8 @@ class Checkpoints(keras.callbacks.Callback):
     def save(self) -> None:
         """Saves a checkpoint, named by the steps done."""
         self.saved = time.monotonic()
+        if self.best:
+            self.best.save()
         with self.averages.left_out():
             if self.chief:
                 self._save(int(self.model.optimizer.iterations.numpy()))
@@ -229,21 +233,25 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 class Best(keras.callbacks.Callback):
-    """Keeps the weights with the best value of one logged number, in files, so that a resumed run knows them too.
+    """Keeps the weights with the best value of one logged number; in files where a checkpoint tells of them, for a resumed run.
 
     Only every `every` steps and at the last one: where time ran out must not decide which weights are compared. Every worker
     sees the same values; the chief writes.
     """
 
-    def __init__(self, folder: Path, monitor: str, patience: int | None, every: int, steps: int, done: int, chief: bool = True):
+    def __init__(self, folder: Path, monitor: str, patience: int | None, every: int, steps: int, chief: bool = True):
         super().__init__()
         self.monitor, self.patience, self.every, self.steps, self.chief = monitor, patience, every, steps, chief
         self.sign = -1.0 if "loss" in monitor else 1.0
         self.weights, self.note = folder / "best.npz", folder / "best.json"
         self.values: dict[int, float] = {}  # by step
+        self.unsaved: list[np.ndarray] | None = None  # the best weights, where they are in no file yet
+
+    def go_on(self, done: int) -> None:
+        """Knows the values of an earlier start up to the step of its checkpoint; the others come again."""
         if self.note.exists():
             there = json.loads(self.note.read_text())["values"]
-            self.values = {int(step): value for step, value in there.items() if int(step) <= done}  # the others come again
+            self.values = {int(step): value for step, value in there.items() if int(step) <= done}
 
     def on_epoch_end(self, epoch, logs=None):
         """Keeps the weights if they are the best so far, and ends the training when patience is over."""
@@ -252,15 +260,22 @@ class Best(keras.callbacks.Callback):
         if step % self.every and step != self.steps:
             return
         self.values[step] = value
-        best = self._best_step()
-        if self.chief and best == step:
-            with replacing(self.weights, ".npz") as temporary:
-                # Keras's save_weights would keep the optimizer's state with them.
-                np.savez(temporary, *self.model.get_weights())
-        if self.chief:
-            write_json(self.note, {"monitor": self.monitor, "value": self.values[best], "step": best, "values": self.values})
+        if self._best_step() == step:
+            self.unsaved = self.model.get_weights()
         if self.over:
             self.model.stop_training = True
+
+    def save(self) -> None:
+        """Writes the best weights and the values so far."""
+        if not self.values or not self.chief:
+            return
+        if self.unsaved is not None:
+            with replacing(self.weights, ".npz") as temporary:
+                # Keras's save_weights would keep the optimizer's state with them.
+                np.savez(temporary, *self.unsaved)
+            self.unsaved = None
+        best = self._best_step()
+        write_json(self.note, {"monitor": self.monitor, "value": self.values[best], "step": best, "values": self.values})
 
     def _best_step(self) -> int:
         # The first of equals; a value that is no number, which compares with nothing, is the worst.

@@ -41,9 +41,9 @@ def demo(out: str | Path = "reports/demo", *, seed: int = 0, overwrite: bool = F
     """
     out = Path(out)
     check_free(out, "demo", (out / MARK).is_file, overwrite)
-    if overwrite:
+    if overwrite and (out / MARK).is_file():
         remove_folder(out)
-    out.mkdir(parents=True, exist_ok=True)
+    out.resolve().mkdir(parents=True, exist_ok=True)  # also where a link leads to nothing
     write_json(out / MARK, {"seed": seed})
     real, synthetic, runs = out / "data" / "simulated", out / "data" / "synthetic", out / "runs"
     shared = {"seed": seed, "quiet": quiet}

@@ -46,9 +46,10 @@ def export(run: str | Path, out: str | Path, *, overwrite: bool = False) -> Path
     if out.resolve() == there.folder.resolve():
         raise ValueError(f"{out} is the run itself: name another --out")
     check_replaceable(out, overwrite)
-    config = {name: value for name, value in there.config.items() if name not in ("schema", "versions", "finished")}
+    config = {
+        name: value for name, value in there.config.items() if name not in ("schema", "versions", "finished", "checksums")
+    }
     config["data"] = [Path(folder).name for folder in config["data"]]
-    config["checksums"] = {Path(folder).name: checksum for folder, checksum in config.get("checksums", {}).items()}
     if config.get("start"):
         config["start"] = Path(config["start"]).name
     bits = MANTISSA_BITS[there.config["precision"]]

@@ -145,7 +145,7 @@ def train_generator(
         "augment": str(augment),
         "seed": seed,
         "sampling": dict(sizes.sampling),
-        "checksums": checksums(data, start),
+        "checksums": checksums(data, None if str(start) == SIMULATED else start),
     }
     check_names(conditions)
     if accumulate < 1 or sizes.batch_size % accumulate:

@@ -199,14 +199,16 @@ def fit(
         folder = run.folder / "checkpoints" / stage
         averages = Averages()
         checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
-        checkpoints = Checkpoints(folder, checkpoint, averages, keep, checkpoint_seconds, agree, chief)
+        every = min(checkpoint_every, steps)
+        best = Best(folder, monitor, patience, every, steps, chief) if monitor else None
+        checkpoints = Checkpoints(folder, checkpoint, averages, keep, best, checkpoint_seconds, agree, chief)
         if resume:
             checkpoints.restore()
         done = int(model.optimizer.iterations.numpy())
+        if best:
+            best.go_on(done)
         if len(set(everyone(done))) > 1:
             raise ValueError(f"the workers see different checkpoints in {folder}: it must be on a file system that they share")
-        every = min(checkpoint_every, steps)
-        best = Best(folder, monitor, patience, every, steps, done, chief) if monitor else None
         if done >= steps or (best and best.over):
             model.optimizer.finalize_variable_values(model.trainable_variables)
             if best:

@@ -41,6 +41,25 @@ def test_what_an_earlier_start_was_made_by_is_known_when_a_later_one_does_not_na
     start(with_recipe(steps=100))
 
 
+def test_the_recipes_of_the_last_start_come_first_for_the_first_one_is_the_plain_one(start, tmp_path):
+    one, two = (replace(FIRST, recipes={name: Recipe() for name in names}) for names in (("old",), ("base", "old")))
+    start(one)
+    start(two)
+    assert list(settings_of(tmp_path / "out")["settings"]["recipes"]) == ["base", "old"]
+    start(one)
+    assert list(settings_of(tmp_path / "out")["settings"]["recipes"]) == ["old", "base"]
+
+
+@pytest.mark.parametrize("made", ["folds", "generators", "pretrained"])
+def test_a_work_folder_of_which_a_part_was_deleted_still_binds(tmp_path, made):
+    keep_settings([work := tmp_path / "work"], asked_for("transfer", with_recipe(steps=100)))
+    other = asked_for("transfer", with_recipe(steps=900))
+    check_folders(tmp_path / "out", work, other)
+    (work / made).mkdir()
+    with pytest.raises(ValueError, match="holds a study with other recipes: extra was"):
+        check_folders(tmp_path / "out", work, other)
+
+
 def test_a_study_goes_on_that_was_begun_before_a_setting_existed(start, tmp_path):
     start(with_recipe(steps=100))
     path = tmp_path / "out" / SETTINGS

@@ -197,6 +197,36 @@ def test_training_on_synthetic_records_alone_stands_beside_training_on_all_real_
     assert {row["real records"] for row in compared} == {"20 %", "100 %"}  # from scratch there is nothing at 0 %
 
 
+FEW_ARMS = {
+    "two recipes": ("augmentation", Grid(recipes=("plain", "classical"), ratios=(0.0,), seeds=2)),
+    "no real only": ("augmentation", Grid(recipes=("plain",), sources=("simulator", "vqvae"), seeds=2)),
+    "forest": ("augmentation", Grid(classifiers=("feature_forest",))),
+    "scratch": ("transfer", Grid(recipes=("plain", "classical"), fractions=(0.2, 1.0), seeds=2)),
+    "no scratch": ("transfer", Grid(recipes=("plain",), sources=("simulator", "vqvae"), fractions=(0.2,), seeds=2)),
+    "not all": ("transfer", Grid(recipes=("plain",), sources=("none", "simulator"), fractions=(0.2,), seeds=2)),
+    "alone": ("transfer", Grid(recipes=("plain",), sources=("simulator",), fractions=(0.0,), seeds=2)),
+}
+
+
+@pytest.mark.parametrize("name", FEW_ARMS)
+def test_a_finished_study_of_few_arms_lacks_nothing(tmp_path, name):
+    study, grid = FEW_ARMS[name]
+    config = one_collection(grids={study: (grid,)}, folds=2)
+    cells = planned(config, study)
+    Maker(tmp_path, config, records=120).write(cells, realistic_strength)
+    page = write_report(tmp_path, study, config, cells, bootstrap=20).read_text()
+    assert "not yet run" not in page
+    assert "not yet run" not in "".join(path.read_text() for path in (tmp_path / "tables").glob("*.md"))
+
+
+def test_a_study_whose_synthetic_cells_are_to_come_has_a_page(tmp_path):
+    config = one_collection(grids={"augmentation": SMALL["augmentation"]}, folds=2)
+    cells = planned(config, "augmentation")
+    done = [cell for cell in cells if cell.source == "none"]
+    Maker(tmp_path, config, records=120).write(done, realistic_strength)
+    assert "not yet run" in write_report(tmp_path, "augmentation", config, cells, bootstrap=20).read_text()
+
+
 @pytest.mark.parametrize("study", STUDIES)
 def test_an_unfinished_study_says_what_is_missing(tmp_path, study):
     config = one_collection(grids={"augmentation": SMALL["augmentation"], "transfer": (SMALL["transfer"][1],)}, folds=2)

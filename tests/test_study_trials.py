@@ -24,9 +24,10 @@ MADE = {"run": "toy", "settings": {}, "trained_on": []}
 
 @pytest.fixture
 def trials(tmp_path):
-    """A transfer study of one small collection and one ready source."""
+    """A transfer study of one small collection and two ready sources."""
     data = write_toy_dataset(tmp_path / "data", {"train": 6}, name="data")
     source = write_toy_dataset(tmp_path / "made", {"train": 2, "validation": 1}, name="made", generator=MADE)
+    more = write_toy_dataset(tmp_path / "more", {"train": 1, "validation": 1}, name="more", generator=MADE)
     config = StudyConfig(
         "toy",
         "rhythm4",
@@ -35,7 +36,7 @@ def trials(tmp_path):
         folds=2,
         validation=0.5,
         work=str(tmp_path / "work"),
-        sources={"made": ReadySource((str(source),))},
+        sources={"made": ReadySource((str(source),)), "more": ReadySource((str(more),))},
     )
     return Trials(Workshop(config, quiet=True), "transfer")
 
@@ -99,6 +100,34 @@ def test_what_learnt_from_a_source_that_was_made_anew_is_trained_anew(trials, tm
     np.testing.assert_array_equal(found.probabilities, expected.probabilities)
     assert not is_outdated(pretrained)
     assert not classifier.exists()
+
+
+def test_what_was_learnt_stays_where_what_it_began_from_was_deleted(trials):
+    cell = replace(REAL, source="made>more")
+    trials.run(cell)
+    folder = trials.workshop.folder / "pretrained"
+    first, last = folder / "resnet1d-plain-made-seed0", folder / "resnet1d-plain-made~more-seed0"
+    model = (last / "model.keras").read_bytes()
+    shutil.rmtree(first)
+    trials.run(cell)
+    assert not first.exists()
+    assert (last / "model.keras").read_bytes() == model
+
+
+def test_a_cell_that_was_killed_before_its_work_was_moved_is_begun_anew(trials, tmp_path, monkeypatch):
+    def die(folder):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ecgtf.studies.trials.remove_folder", die)
+        with pytest.raises(Killed):
+            trials.run(REAL)
+    moved = trials.workshop.folder.rename(tmp_path / "moved")
+    assert len(list((moved / "classifiers").iterdir())) == 1
+    later = Trials(Workshop(replace(trials.config, work=str(moved)), quiet=True), "transfer")
+    ((row, _),) = later.run(REAL)
+    assert row.n == 21
+    assert list((moved / "classifiers").iterdir()) == []
 
 
 def test_an_augmentation_that_needs_other_leads_is_found_before_any_cell(trials, tmp_path):

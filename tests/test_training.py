@@ -4,6 +4,7 @@ import csv
 import shutil
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
@@ -151,6 +152,15 @@ def test_checkpoints_come_no_more_often_than_asked_and_always_at_the_end(tmp_pat
         fit(compiled_line(), line_stream, run=rare, keep=9, checkpoint_seconds=3600, callbacks=[Broken()], **shared)
     assert checkpoint_steps(rare) == []
     assert len(rows(rare)) == 2
+    at_once = {"checkpoint_seconds": 3600, "max_minutes": 0, "monitor": "loss"} | shared
+    stopped, again = compiled_line(), compiled_line()
+    fit(stopped, line_stream, run=Run.open(tmp_path / "stopped", {}), **at_once)
+    with pytest.raises(OSError, match="the disk is full"):
+        fit(
+            compiled_line(), line_stream, run=Run.open(tmp_path / "b", {}), callbacks=[Broken()], **at_once | {"max_minutes": 9}
+        )
+    fit(again, line_stream, run=Run.load(tmp_path / "b"), resume=True, **at_once)
+    np.testing.assert_array_equal(again.slope.numpy(), stopped.slope.numpy())  # no weights of steps that are lost
     fit(resumed, line_stream, run=rare, keep=9, checkpoint_seconds=3600, resume=True, **shared)
     assert checkpoint_steps(rare) == [40]
     assert rows(rare) == rows(often)
@@ -282,6 +292,22 @@ def test_a_run_does_not_go_on_with_other_records(tmp_path, make_dataset):
     ):
         Run.open(tmp_path / "run", now, resume=True)
     assert Run.open(tmp_path / "older", now, resume=True).config["data"] == [str(data)]  # it does not know
+
+
+def test_equal_weights_have_equal_checksums(tmp_path):
+    """Whenever they were saved: a run that was trained anew to the same weights may still be started from."""
+    run = Run.open(tmp_path, {})
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3)])
+    run.save_model(model)
+    before, first = (tmp_path / "model.keras").read_bytes(), checksums(tmp_path)
+    time.sleep(2)  # the clock of zip files
+    run.save_model(model)
+    assert (tmp_path / "model.keras").read_bytes() != before
+    assert checksums(tmp_path) == first
+    model.layers[-1].bias.assign([0, 0, 1])
+    run.save_model(model)
+    assert checksums(tmp_path).keys() == first.keys()
+    assert checksums(tmp_path) != first
 
 
 def test_generators_learn_from_records_changed_as_asked_for(small_dataset):

@@ -182,9 +182,9 @@ def _make_folder(out: Path, overwrite: bool) -> None:
     finished = "closeness.json" in names and UNFINISHED not in names
     ours = finished or bool(names & {UNFINISHED, "extractor", "trained_on_real"})
     check_free(out, "report", lambda: ours, overwrite or not finished)
-    if overwrite:
+    if overwrite and names:
         remove_folder(out)
-    out.mkdir(parents=True, exist_ok=True)
+    out.resolve().mkdir(parents=True, exist_ok=True)  # also where a link leads to nothing
 
 
 def _task_of(synthetic: str | Path | list) -> str:

@@ -18,6 +18,7 @@ from ecgtf.tasks import get_task
 
 SETTINGS = "study.json"
 
+_WORK = ("folds", "generators", "synthetic", "kept", "judges", "pretrained", "classifiers")
 _PARTS = {"recipes": Recipe, "sources": ReadySource, "generators": GeneratorPlan}
 
 
@@ -90,7 +91,10 @@ def keep_settings(folders: Iterable[Path], asked: dict[str, Any]) -> None:
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         known = settings_of(folder) if (folder / SETTINGS).is_file() and _has_work(folder) else {}
-        parts = {name: known.get("settings", {}).get(name, {}) | asked["settings"][name] for name in _PARTS}
+        parts = {}
+        for name in _PARTS:  # those of this start first, in their order: it says which recipe is the plain one
+            now = asked["settings"][name]
+            parts[name] = now | {part: old for part, old in known.get("settings", {}).get(name, {}).items() if part not in now}
         more = {name: known.get(name, {}) | asked[name] for name in ("tasks", "data")}
         # figures of one seed may differ in their last digits between two states of the package: all that took part stay known
         before = [*known.get("earlier_versions", []), *([known["versions"]] if "versions" in known else [])]
@@ -100,7 +104,7 @@ def keep_settings(folders: Iterable[Path], asked: dict[str, Any]) -> None:
 
 def _has_work(folder: Path) -> bool:
     """Whether a folder of results or of work holds anything that was made by its settings."""
-    return (folder / TABLE).is_file() or (folder / "folds").is_dir()
+    return (folder / TABLE).is_file() or any((folder / name).is_dir() for name in _WORK)
 
 
 def settings_of(folder: Path) -> dict[str, Any]:

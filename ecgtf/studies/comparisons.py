@@ -58,19 +58,24 @@ def _transfer(analysis: Analysis) -> Families:
         mine = [arm for arm in arms if arm.collection == collection]
         plain = [(arm, scratch_of(arm, _same_recipe(analysis, arm)), collection) for arm in mine if arm.recipe != TUNED]
         tuned = [(arm, scratch_of(arm, TUNED), collection) for arm in mine if arm.recipe == TUNED]
-        found[f"plain-{collection}"] = analysis.compare(plain)
-        found[f"tuned-{collection}"] = analysis.compare(tuned)
+        found[f"plain-{collection}"] = analysis.compare(_planned(analysis, plain))
+        found[f"tuned-{collection}"] = analysis.compare(_planned(analysis, tuned))
     # What is trained from scratch on less, or on no real records, is compared too: it says what the labels left out are worth.
     best = [arm for arm in analysis.arms if arm.recipe == TUNED]
     whole = [(arm, replace(scratch_of(arm, TUNED), fraction=1.0), arm.collection) for arm in best]
-    found["full"] = analysis.compare(pair for pair in whole if pair[0] != pair[1])
+    found["full"] = analysis.compare(pair for pair in _planned(analysis, whole) if pair[0] != pair[1])
     found["rivals"] = analysis.compare(_against_rivals(analysis))
     tuned = [(arm, scratch_of(arm, TUNED)) for arm in arms if arm.recipe == TUNED]
-    cross = [(*pair, test_on) for pair in tuned for test_on in tested_on(pair[0], analysis.config)]
+    cross = [(*pair, test_on) for pair in _planned(analysis, tuned) for test_on in tested_on(pair[0], analysis.config)]
     # A classifier that learnt from the collection tested on, before its own, carries nothing over.
     found["cross"] = analysis.compare(each for each in cross if each[2] not in (each[0].collection, *each[0].stages))
     found["lead"] = analysis.compare(_leads(analysis))
     return found
+
+
+def _planned(analysis: Analysis, pairs: Sequence[tuple]) -> list[tuple]:
+    """The pairs whose second arm the study has: others would be missing for ever."""
+    return [pair for pair in pairs if pair[1] in analysis.arms]
 
 
 def _against_real_only(analysis: Analysis) -> Iterator[tuple[Cell, Cell, str]]:

@@ -28,26 +28,23 @@ _ZERO = {"color": "#777777", "linewidth": 0.8, "linestyle": ":"}
 def augmentation_gains(analysis: Analysis, found: Families) -> Figure:
     """What adding synthetic records changes, by their ratio to real ones: a row of panels a collection, a panel a recipe and mixing."""
     planned = {name: found[f"own-{name}"] for name in analysis.config.all_collections if found.get(f"own-{name}")}
-    shown = {
-        name: known for name, every in planned.items() if (known := [each for each in every if each.difference])
-    } or planned
+    shown = {name: known for name, all_ in planned.items() if (known := [each for each in all_ if each.difference])} or planned
     collections = list(shown)
+    every = [each for known in shown.values() for each in known]
     kinds = dict.fromkeys(
-        (each.first.classifier, each.first.recipe, each.first.mixing)
-        for known in shown.values()
-        for each in known
-        if each.first.source != SCRATCH
-    )
-    ratios = sorted({each.first.ratio for known in shown.values() for each in known if each.first.ratio})
+        (each.first.classifier, each.first.recipe, each.first.mixing) for each in every if each.first.source != SCRATCH
+    ) or dict.fromkeys((each.first.classifier, each.second.recipe, "") for each in every)
+    ratios = sorted({each.first.ratio for each in every if each.first.ratio})
     figure, panels = _grid(len(collections), len(kinds), width=3.6, height=2.5)
     for place, name in enumerate(collections):
         for panel, (classifier, recipe, mixing) in zip(panels[place], kinds, strict=True):
             mine = [each for each in shown[name] if each.first.classifier == classifier]
             added = [each for each in mine if (each.first.recipe, each.first.mixing) == (recipe, mixing)]
-            panel.set_visible(bool(added))
+            others = [each for each in mine if each.first.source == SCRATCH and each.second.recipe == recipe]
+            panel.set_visible(bool(added) or not mixing)
             panel.tick_params(labelbottom=True, labelleft=True)  # the one below or beside may not be there
             _gains(panel, added, ratios, analysis)
-            _other_recipes(panel, [each for each in mine if each.first.source == SCRATCH and each.second.recipe == recipe])
+            _other_recipes(panel, others)
             title = [f"on {name}", mixing, *([recipe] if len({kind[1] for kind in kinds}) > 1 else [])]
             title += [classifier] if len({kind[0] for kind in kinds}) > 1 else []
             panel.set_title(", ".join(filter(None, title)), fontsize=9, parse_math=False)

@@ -59,12 +59,21 @@ def tally(comparisons: Sequence[Comparison], what: str, name: Callable[[Comparis
     done = [each for each in comparisons if each.difference is not None]
     if not done:
         return f"{what}: not yet run"
-    best = max(done, key=lambda each: (each.difference.seeds > 1, each.difference.value))
+    best = _best(done)
     text = change(best.difference, name(best))
     if len(done) == 1 == len(comparisons):
         return f"{what}, {text}"
     down = sum(each.difference.significant and each.difference.value < 0 for each in done)
     return f"{what}, {raised(comparisons)} raised macro-AUROC beyond chance and {down} lowered it; at best, {text}"
+
+
+def _best(done: Sequence[Comparison]) -> Comparison:
+    """The one of the highest difference; one of a single seed only where there is no other."""
+    return max(done, key=lambda each: (each.difference.seeds > 1, each.difference.value))
+
+
+def _by(difference: Difference) -> str:
+    return words.with_interval(difference, words.signed) + (" (one seed)" if difference.seeds == 1 else "")
 
 
 def raised(comparisons: Sequence[Comparison]) -> str:
@@ -249,14 +258,13 @@ class _Transfer(_Questions):
                 if not done:
                     yield f"{start}: not yet run."
                     continue
-                best = max(done, key=lambda each: (each.difference.seeds > 1, each.difference.value))
+                best = _best(done)
                 within = sum(each.difference.value > NON_INFERIOR for each in done)
                 shown = sum(non_inferior(each.difference) for each in done)
-                by = words.with_interval(best.difference, words.signed) + (" (one seed)" if best.difference.seeds == 1 else "")
                 yield (
                     f"{start}, the difference to training from scratch, tuned, on all real records is above {NON_INFERIOR:g} for "
                     f"{within} of {len(done)} sources, and shown to be (non-inferior) for {shown}; the best, "
-                    f"{self.name(best)}, differs by {by}."
+                    f"{self.name(best)}, differs by {_by(best.difference)}."
                 )
 
     def alone(self) -> Iterator[str]:
@@ -283,8 +291,8 @@ class _Transfer(_Questions):
             mine = [each for each in self._reaching(collection) if self.pools.learned(each.first)]
             done = [each for each in mine if each.difference is not None]
             if done:
-                best = max(done, key=lambda each: each.difference.value)
-                by = words.with_interval(best.difference, words.signed)
+                best = _best(done)
                 start = f"On {collection} with {words.percent(FEW_REAL)} of the real records"
+                by = _by(best.difference)
                 here.append(f"{start}, {self.name(best)} is the best here, and differs from training on all of them by {by}.")
         yield from [said, *here] if here else []

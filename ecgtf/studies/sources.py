@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ecgtf.atomic import replacing_folder
+from ecgtf.atomic import remove_folder, replacing_folder
 from ecgtf.classifiers import MIXINGS
 from ecgtf.classifiers.classifier import train_classifier
 from ecgtf.classifiers.examples import dealt, share
@@ -65,10 +65,11 @@ class Workshop:
             if is_finished(out):
                 return out
             try:
-                run = train_generator(
+                run = trained(
+                    out,
+                    train_generator,
                     plan.kind,
                     data,
-                    out,
                     task=self.config.task,
                     preset=plan.preset,
                     objective=plan.objective,
@@ -80,7 +81,6 @@ class Workshop:
                     precision=plan.precision,
                     balance=plan.balance,
                     seed=self.config.seed,
-                    resume=True,
                     quiet=self.quiet,
                 )
             except Exception as error:
@@ -120,14 +120,14 @@ class Workshop:
         out = self.folder / "kept" / f"{synthetic.name}-by-{judge.name}"
         with self.alone(f"kept-{judge.name}"):
             if not (out / "dataset.json").is_file() or read_manifest(out).provenance["of"] != read_manifest(synthetic).checksum:
-                run = train_classifier(
+                run = trained(
+                    judge,
+                    train_classifier,
                     classifier,
                     real,
-                    judge,
                     task=self.config.task,
                     seed=self.config.seed,
                     bootstrap=0,
-                    resume=True,
                     quiet=True,
                     **recipe,
                 )
@@ -235,6 +235,19 @@ def _enough(folder: Path, labels: np.ndarray, task: Task) -> bool:
         return False
     there = sum(read_labels(folder, split, task).sum(axis=0) for split in ("train", "validation"))
     return bool((there >= labels.sum(axis=0)).all())
+
+
+def trained(out: Path, train: Callable[..., Run], *what, **options) -> Run:
+    """The run of a training in `out`. What a killed one left there goes on, unless it was of other records or settings: of a source
+    made anew since, of a work folder that was elsewhere, of an earlier state of the package."""
+    left = (out / "config.json").is_file()
+    try:
+        return train(*what, out=out, resume=True, **options)
+    except ValueError:
+        if not left:
+            raise
+    remove_folder(out)
+    return train(*what, out=out, **options)
 
 
 def leave_the_model(run: Run) -> None:

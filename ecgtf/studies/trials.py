@@ -24,7 +24,7 @@ from ecgtf.studies.cells import Cell, tested_on
 from ecgtf.studies.config import FOREST, Recipe, StudyConfig
 from ecgtf.studies.feature_forest import FeatureForest, morphology_features, rhythm_features
 from ecgtf.studies.results import Predictions, Row
-from ecgtf.studies.sources import Workshop, leave_the_model
+from ecgtf.studies.sources import Workshop, leave_the_model, trained
 from ecgtf.tasks import Task, get_task
 
 _SETS_IN_MEMORY = 6
@@ -101,12 +101,12 @@ class Trials:
         if self.study == "augmentation":
             synthetic = self._source(cell, cell.source, real) if cell.stages else None
             more = {"synthetic": synthetic, "synthetic_ratio": cell.ratio, "mixing": cell.mixing} if cell.stages else {}
-            return _run(out, train_classifier, cell.classifier, real, **self._fixed(cell), **_training(recipe), **more)
+            return trained(out, train_classifier, cell.classifier, real, **self._fixed(cell), **_training(recipe), **more)
         if not cell.stages:
-            return _run(out, train_classifier, cell.classifier, real, **self._fixed(cell), **_training(recipe))
+            return trained(out, train_classifier, cell.classifier, real, **self._fixed(cell), **_training(recipe))
         if cell.together:
             start = self._pretrained(cell, cell.stages[:-1], real) if len(cell.stages) > 1 else None
-            return _run(
+            return trained(
                 out,
                 finetune,
                 real,
@@ -122,7 +122,7 @@ class Trials:
         rehearse = {}
         if recipe.rehearsal:
             rehearse = {"rehearse": self._source(cell, cell.stages[-1], real), "rehearsal": recipe.rehearsal}
-        return _run(
+        return trained(
             out,
             finetune,
             real,
@@ -134,27 +134,30 @@ class Trials:
         )
 
     def _fixed(self, cell: Cell) -> dict:
-        return {"task": self.config.task, "seed": cell.seed, "bootstrap": 0, "resume": True, "quiet": True}
+        return {"task": self.config.task, "seed": cell.seed, "bootstrap": 0, "quiet": True}
 
     def _pretrained(self, cell: Cell, stages: tuple[str, ...], real: Path | None) -> Path:
         """The run of a classifier that learnt from the sources in turn; cells that differ in what follows share it. One that is
         finished is taken as it is, its sources are not read again, unless they were made anew."""
-        before = self._pretrained(cell, stages[:-1], real) if len(stages) > 1 else None
-        out = self.workshop.folder / "pretrained" / pretraining_name(cell, stages, self.config)
+        folder = self.workshop.folder / "pretrained"
+        if len(stages) > 1 and (folder / pretraining_name(cell, stages[:-1], self.config)).exists():
+            self._pretrained(cell, stages[:-1], real)
+        out = folder / pretraining_name(cell, stages, self.config)
         with self.workshop.alone(f"pretrained-{out.name}"):
             if not is_finished(out) or is_outdated(out):
-                leave_the_model(self._pretrain(cell, stages, before, real, out))
+                leave_the_model(self._pretrain(cell, stages, real, out))
         return out
 
-    def _pretrain(self, cell: Cell, stages: tuple[str, ...], before: Path | None, real: Path | None, out: Path) -> Run:
+    def _pretrain(self, cell: Cell, stages: tuple[str, ...], real: Path | None, out: Path) -> Run:
         recipe, fixed = self.config.recipes[cell.recipe], self._fixed(cell)
+        before = self._pretrained(cell, stages[:-1], real) if len(stages) > 1 else None
         data = self._source(cell, stages[-1], real)
         if stages[-1] in self.config.sources:
             fixed["task"] = self.config.sources[stages[-1]].task or self.config.task
         training = _training(recipe) | _pretraining(cell, recipe)
         if before is None:
-            return _run(out, train_classifier, cell.classifier, data, **fixed, **training)
-        return _run(out, finetune, data, from_run=before, mode="full", **fixed, **training)
+            return trained(out, train_classifier, cell.classifier, data, **fixed, **training)
+        return trained(out, finetune, data, from_run=before, mode="full", **fixed, **training)
 
     def _source(self, cell: Cell, name: str, real: Path | None) -> Folders:
         """The data sets of a source, as the cell's classifier may see them; all of a generator's where there is nothing real."""
@@ -190,13 +193,6 @@ class Trials:
     def _signal(self) -> tuple[float, tuple[str, ...]]:
         manifest = combined_manifest(self.config.data_sets)
         return manifest.sampling_rate, manifest.leads
-
-
-def _run(out: Path, train: Callable[..., Run], *what, **options) -> Run:
-    """The run of a training in a folder: it goes on with what a killed one left, unless a source was made anew since."""
-    if is_outdated(out):
-        remove_folder(out)
-    return train(*what, out=out, **options)
 
 
 def pretraining_name(cell: Cell, stages: tuple[str, ...], config: StudyConfig) -> str:
