@@ -18,6 +18,7 @@ from ecgtf.dataset import finish_dataset, read_labels, read_manifest, write_spli
 from ecgtf.ecg import Record, lead_matrix, select_leads
 from ecgtf.generators.base import Generator
 from ecgtf.generators.presets import PRESETS  # and with it every model, by which Keras finds them
+from ecgtf.manifest import FILE_NAME as MANIFEST
 from ecgtf.precision import restoring_precision, set_precision
 from ecgtf.progress import Progress
 from ecgtf.run_folder import Run
@@ -382,7 +383,11 @@ def _check_replaceable(out: Path, format: str, overwrite: bool) -> None:
         check_free(out, "set of synthetic records", lambda: _holds_only(out, r"\d{7}\.(hea|dat)"), overwrite)
         return
     shards = r"(train|validation)\.tfrecord-\d{5}-of-\d{5}"  # what an interrupted `generate` once left
-    check_free(out, "synthetic data set", lambda: _holds_only(out, shards) or read_manifest(out).synthetic, overwrite)
+
+    def is_ours() -> bool:
+        return _holds_only(out, shards) or ((out / MANIFEST).is_file() and read_manifest(out).synthetic)
+
+    check_free(out, "synthetic data set", is_ours, overwrite)
 
 
 def _holds_only(folder: Path, names: str) -> bool:

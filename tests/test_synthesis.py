@@ -206,7 +206,7 @@ def test_what_is_there_is_not_overwritten_unasked(run, small_dataset, tmp_path):
     assert read_manifest(out).records == 14
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "thesis.txt").write_text("precious")
-    with pytest.raises(ValueError, match="no data set"):
+    with pytest.raises(ValueError, match="holds no synthetic data set; it is left as it is"):
         generate(run, tmp_path / "notes", per_class=1, overwrite=True, **FEW)
     with pytest.raises(ValueError, match="holds no set of synthetic records; it is left as it is"):
         generate(run, tmp_path / "notes", per_class=1, format="wfdb", overwrite=True, **FEW)
@@ -216,7 +216,7 @@ def test_what_is_there_is_not_overwritten_unasked(run, small_dataset, tmp_path):
     (tmp_path / "others").mkdir()
     for name, format in (("imagenet.tfrecord-00000-of-00002", "tfrecord"), ("JS00001.hea", "wfdb")):
         (tmp_path / "others" / name).touch()
-        with pytest.raises(ValueError, match=r"unfinished data set|holds no set of synthetic records"):
+        with pytest.raises(ValueError, match=r"holds no (synthetic data set|set of synthetic records); it is left as it is"):
             generate(run, tmp_path / "others", per_class=1, format=format, overwrite=True, **FEW)
         (tmp_path / "others" / name).unlink()
     with pytest.raises(ValueError, match="is a file"):
