@@ -260,7 +260,7 @@ class Best(keras.callbacks.Callback):
         if step % self.every and step != self.steps:
             return
         self.values[step] = value
-        if self._best_step() == step:
+        if self.chief and self._best_step() == step:
             self.unsaved = self.model.get_weights()
         if self.over:
             self.model.stop_training = True

@@ -26,13 +26,14 @@ def check_sources(workshop: Workshop, cells: Sequence[Cell]) -> None:
     config, used = workshop.config, {stage for cell in cells for stage in cell.stages}
     members = [member for member in workshop.folds.members if config.folds or member.split == "test"]
     tested, groups = ({getattr(member, name) for member in members} for name in ("id", "group"))
+    same = one_person(config.data_sets)
     for name in sorted(used & config.sources.keys()):
         data = config.sources[name].data
         made = combined_manifest(data).generator
         own = [hash_id(id_) for split in SPLITS for id_ in read_ids(data, split)]
         _refuse(f"source {name}", [*own, *(made["trained_on"] if made else ())], tested)
         _refuse_copies(f"source {name}", data, config)
-        _refuse_patients(f"source {name}", data, groups, one_person(config.data_sets))
+        _refuse_patients(f"source {name}", data, groups, same)
     for name in sorted(used & config.generators.keys()):
         plan = config.generators[name]
         if plan.start is not None:
