@@ -1,4 +1,4 @@
-"""Records that stand in a data set, or in several that are used as one, more than once (NumPy only).
+"""Records that stand in a data set, or in several that are used as one, more than once (no TensorFlow).
 
 Collections contain each other: the PhysioNet/CinC challenges ship PTB-XL's records, Ningbo's and Chapman's. Used together, such
 a record would be learnt twice, and tested on after it was learnt.
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations, product
 from pathlib import Path
+
+from scipy.cluster.hierarchy import DisjointSet
 
 from ecgtf.ecg import SPLITS
 from ecgtf.fingerprint import copies
@@ -76,19 +78,15 @@ def _groups(tables: Sequence[tuple[Path, str]]) -> list[tuple[Place, ...]]:
         places += [Place(path.parent, split, id_) for split, id_ in zip(columns["split"], columns["id"], strict=True)]
         prints += columns["fingerprint"]
         persons += zip(columns["age"], columns["sex"], strict=True)
-    leader = list(range(len(places)))
     try:
         pairs = [(i, j) for i, j in _pairs(prints, persons) if not _two_persons(persons[i], persons[j])]
     except ValueError as error:
         names = ", ".join(str(path) for path, _ in tables)
         raise ValueError(f"a fingerprint or age in {names} is damaged: {error}") from error
+    same = DisjointSet({place for pair in pairs for place in pair})
     for i, j in pairs:
-        a, b = _leader(leader, i), _leader(leader, j)
-        leader[max(a, b)] = min(a, b)
-    groups: dict[int, list[Place]] = {}
-    for place in {place for pair in pairs for place in pair}:
-        groups.setdefault(_leader(leader, place), []).append(place)
-    return [tuple(places[member] for member in sorted(group)) for _, group in sorted(groups.items())]
+        same.merge(i, j)
+    return [tuple(places[member] for member in group) for group in sorted(map(sorted, same.subsets()))]
 
 
 def _pairs(prints: Sequence[str], persons: Sequence[tuple[str, str]]) -> Iterator[tuple[int, int]]:
@@ -112,10 +110,3 @@ def _two_persons(one: tuple[str, str], other: tuple[str, str]) -> bool:
     if sex and other_sex and sex != other_sex:
         return True
     return bool(age and other_age) and abs(float(age) - float(other_age)) > 1
-
-
-def _leader(leader: list[int], place: int) -> int:
-    while leader[place] != place:
-        leader[place] = leader[leader[place]]
-        place = leader[place]
-    return place

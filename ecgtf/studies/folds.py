@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.cluster.hierarchy import DisjointSet
 from sklearn.model_selection import StratifiedGroupKFold
 
 from ecgtf.atomic import replacing_folder
@@ -136,17 +137,13 @@ def one_person(folders: Folders) -> dict[str, str]:
         if manifest.table:
             columns = read_columns(folder / manifest.table["file"], ("id", "patient"))
             patients |= {(folder, id_): patient for id_, patient in zip(columns["id"], columns["patient"], strict=True)}
-    name: dict[str, str] = {}
-
-    def known_as(group: str) -> str:
-        while name.setdefault(group, group) != group:
-            group = name[group]
-        return group
-
+    same: DisjointSet[str] = DisjointSet()
     for copies in find_copies(folders):
-        found = {known_as(group_of(place.id, patients[place.folder, place.id])) for place in copies}
-        name |= dict.fromkeys(found, min(found))  # a patient before a record
-    return {group: known_as(group) for group in name}
+        groups = [group_of(place.id, patients[place.folder, place.id]) for place in copies]
+        for group in groups:
+            same.add(group)
+            same.merge(groups[0], group)
+    return {group: min(subset) for subset in same.subsets() for group in subset}  # a patient's name before a record's
 
 
 def _split(members: Sequence[Member], folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
