@@ -293,9 +293,9 @@ def test_the_model_learns_what_sets_two_classes_apart(build, network, options):
         patch=2,
         **options,
     )
-    generator.compile(keras.optimizers.Adam(2e-3))
+    generator.compile(keras.optimizers.Adam(3e-3))
     data = tf.data.Dataset.from_tensor_slices((signal, label)).batch(32).repeat()
-    generator.fit(data, steps_per_epoch=500, verbose=0, shuffle=False)
+    generator.fit(data, steps_per_epoch=250, verbose=0, shuffle=False)
     drawn = generator.sample(tf.repeat(tf.eye(2), 20, axis=0), tf.constant([0, 0]), steps=20).numpy().mean(axis=2)
     strongest = np.abs(np.fft.rfft(drawn, axis=1)).argmax(axis=1)
     assert (np.abs(strongest[:20] - 2) <= 1).mean() > 0.9
