@@ -299,6 +299,15 @@ def test_an_extractor_is_looked_at_before_anything_is_computed_or_deleted(larger
     assert (out / "extractor" / "model.keras").exists()
 
 
+def test_a_preset_that_does_not_exist_costs_no_report(larger, tmp_path):
+    real, made = larger
+    evaluate(real, made, groups=["temporal"], out=tmp_path / "report")
+    before = (tmp_path / "report" / "closeness.json").read_bytes()
+    with pytest.raises(ValueError, match="unknown preset 'smal'; expected one of tiny, small, base, paper"):
+        evaluate(real, made, groups=["temporal"], preset="smal", out=tmp_path / "report", overwrite=True)
+    assert (tmp_path / "report" / "closeness.json").read_bytes() == before
+
+
 def test_a_training_that_breaks_costs_only_what_needs_it(larger, tmp_path, monkeypatch):
     real, made = larger
 

@@ -67,7 +67,8 @@ def evaluate(
         The content of `closeness.json` (see docs/formats.md); a metric that cannot be computed has the value None and a `reason`.
 
     Raises:
-        ValueError: if the sets do not fit together, or the generator was trained on held-out records.
+        ValueError: if the sets do not fit together, the generator was trained on held-out records, or there is no such task, group
+            or preset.
     """
     groups = GROUPS if groups is None else tuple(groups.split(",") if isinstance(groups, str) else groups)
     unknown = sorted(set(groups) - set(GROUPS))
@@ -75,6 +76,7 @@ def evaluate(
         raise ValueError(f"unknown group {', '.join(unknown)}; expected some of {', '.join(GROUPS)}")
     if max_records is not None and max_records < 4:
         raise ValueError(f"expected a max_records of at least 4, received {max_records}")
+    _check_preset(preset)
     if extractor is not None:
         _check_extractor(Path(extractor), out)
     if isinstance(real, np.ndarray) and isinstance(synthetic, np.ndarray):
@@ -161,6 +163,13 @@ def metric_entry(results: Results, metric: Metric) -> dict:
         entry[end] = None if entry[end] is None else min(max(entry[end], metric.least), metric.most)
     entry |= about | {"worse": is_worse(entry, metric.better, metric.resolution)}
     return entry if entry["value"] is not None else entry | {"reason": "no record has what is measured"}
+
+
+def _check_preset(preset: str) -> None:
+    """Refuses a budget that does not exist before a report is replaced; the metrics would only say why they are missing."""
+    from ecgtf.classifiers.networks import check_kind
+
+    check_kind("resnet1d", preset)
 
 
 def _check_extractor(extractor: Path, out: str | Path | None) -> None:
