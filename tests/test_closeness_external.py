@@ -106,9 +106,13 @@ def test_records_with_missing_samples_are_named(npz, manifest, drawn):
 
 
 def test_a_broken_file_is_told(tmp_path, manifest):
-    (tmp_path / "theirs.npz").write_bytes(b"PK\x03\x04 not really")
-    with pytest.raises(ValueError, match="no readable npz file"):
-        read_external(tmp_path / "theirs.npz", manifest, TASK)
+    np.savez_compressed(tmp_path / "theirs.npz", signals=np.zeros((2, 1000, 12), np.float32), sampling_rate=100.0)
+    whole = (tmp_path / "theirs.npz").read_bytes()
+    data = whole.index(b"signals.npy") + len("signals.npy") + 20  # behind the size in 64 bits
+    for broken in (b"PK\x03\x04 not really", whole[:data] + b"\xff" * 8 + whole[data + 8 :]):
+        (tmp_path / "theirs.npz").write_bytes(broken)
+        with pytest.raises(ValueError, match="no readable npz file"):
+            read_external(tmp_path / "theirs.npz", manifest, TASK)
 
 
 def test_a_wfdb_folder_is_converted_to_the_rate_and_leads_of_the_real_set(tmp_path, manifest):
@@ -120,11 +124,25 @@ def test_a_wfdb_folder_is_converted_to_the_rate_and_leads_of_the_real_set(tmp_pa
     assert about["provenance"] == "external"
 
 
+def without_codes(headers):
+    for header in headers:
+        header.write_text("\n".join(line for line in header.read_text().splitlines() if "Dx" not in line) + "\n")
+
+
+def test_wfdb_records_without_a_class_are_left_out_and_counted(tmp_path, manifest):
+    folder = simulate_collection(tmp_path / "theirs", 14, seed=3, rate=100.0)
+    without_codes(sorted(folder.rglob("*.hea"))[:3])
+    part, about = read_external(folder, manifest, TASK)
+    assert (len(part), about["records"], about["rejected"]) == (11, 11, 3)
+
+
 def test_a_wfdb_folder_without_classes_is_compared_without_them(tmp_path, manifest, small_dataset):
     folder = simulate_collection(tmp_path / "theirs", 12, seed=3, rate=100.0)
-    for header in folder.rglob("*.hea"):
-        header.write_text("\n".join(line for line in header.read_text().splitlines() if "Dx" not in line) + "\n")
-    assert read_external(folder, manifest, TASK)[0].labels is None
+    without_codes(folder.rglob("*.hea"))
+    for task in (TASK, get_task("superclass")):
+        part, about = read_external(folder, manifest, task)
+        assert part.labels is None
+        assert (about["records"], about["rejected"]) == (12, 0)
     metrics = evaluate(small_dataset, folder, groups=["physiology", "utility"], preset="tiny")["metrics"]
     assert metrics["heart_rate_distance"]["value"] > 0
     assert metrics["tstr_macro_auroc"]["reason"] == "the synthetic records have no labels"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,16 +50,16 @@ def _read_wfdb(folder: Path, real: Manifest, task: Task) -> tuple[Part, int]:
         shape = {"rate": real.sampling_rate, "seconds": real.seconds, "leads": real.leads}
         manifest = prepare("wfdb", folder, made, **shape, checks=False)
         part = joined([part_of(load_arrays(made, split, task)) for split in manifest.splits])
-        if not len(part):  # no record has a class of the task: they are compared without classes
+        if not part.labels.any():  # no record has a class of the task: they are compared without classes
             part = joined([part_of(load_arrays(made, split)) for split in manifest.splits])
-    return part, manifest.rejected
+    return part, manifest.rejected + manifest.records - len(part)
 
 
 def _read_npz(path: Path, real: Manifest, task: Task) -> tuple[Part, int]:
     try:
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is no readable npz file of plain arrays ({error})") from error
     missing = [name for name in ("signals", "sampling_rate") if name not in content]
     if missing:
