@@ -179,7 +179,7 @@ def _read_labels(path: Path, records: list[str]) -> dict[str, _Row]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             columns = {name: (name or "").strip().lower() for name in reader.fieldnames or ()}
-            if len(columns) < len(reader.fieldnames or ()):
+            if len(set(columns.values())) < len(reader.fieldnames or ()):
                 raise ValueError(
                     f"{path}: a column is named twice in {', '.join(reader.fieldnames)}; call several codes code1, code2 ..."
                 )

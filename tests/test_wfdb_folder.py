@@ -105,10 +105,8 @@ class TestLabelsFile:
             ("record,diagnosis\n1,AF\n", "expected a column 'record' and one or more 'code...'"),
             ("", "expected a column 'record'"),
             ("record,codes\n1,AF\na/1,SB\n", "line 3: record 'a/1' is listed twice"),
-            (
-                "record,code,code\n1,AF,RBBB\n",
-                "a column is named twice in record,code,code|a column is named twice in record, code, code",
-            ),
+            ("record,code,code\n1,AF,RBBB\n", "a column is named twice in record, code, code"),
+            ("record,code,Code \n1,AF,RBBB\n", "a column is named twice in record, code, Code"),
             ("record,codes,split\n1,AF,training\n", "line 2: expected a split of train, validation, test, found 'training'"),
         ],
     )
