@@ -207,7 +207,7 @@ def _own_task(table: Mapping[str, Any]) -> Task:
         if diagnoses.setdefault(code, label) != label:
             raise ValueError(f"code {code!r} has two classes, {diagnoses[code]} and {label}; expected one")
     codes = {f"{name}:{label}": label for label in classes} | _merged_codes(diagnoses) | diagnoses
-    precedence = tuple(precedence)
+    precedence = tuple(map(str, precedence))  # classes may be called 1 and 2, which a TOML file may list as numbers
     return Task(name, tuple(classes), codes, multi_label, precedence, _rule(precedence))
 
 

@@ -187,6 +187,8 @@ def test_a_task_of_ones_own_from_toml_csv_and_its_own_reference(tmp_path):
     (tmp_path / "many.toml").write_text('multi_label = true\n[classes]\nA = ["1"]\nB = ["2"]\n', encoding="utf-8")
     assert names(get_task(tmp_path / "many.toml"), ["2", "1"], []) == [["A", "B"], []]
     assert TASKS["rhythm4"].reference == "rhythm4"
+    (tmp_path / "numbers.toml").write_text('precedence = [2, 1]\n[classes]\n1 = ["a"]\n2 = ["b"]\n', encoding="utf-8")
+    assert names(get_task(tmp_path / "numbers.toml"), ["a", "b"], ["a"]) == [["2"], ["1"]]
 
 
 def test_records_of_built_in_tasks_count_in_a_task_of_ones_own_that_merges_their_classes(tmp_path):
