@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from ecgtf.closeness.comparison import Comparison, Part
+from ecgtf.closeness.evaluate import metric_entry
+from ecgtf.closeness.metrics import METRICS
 from ecgtf.closeness.results import Results
 from ecgtf.closeness.utility import MOST_FEATURES, budgeted_classifier, discriminative_score, feature_vectors, of_two_origins
 from ecgtf.dataset import hash_id
@@ -124,6 +126,13 @@ def test_classes_without_synthetic_records_are_named(comparison, tmp_path):
     results = Results(lacking, tmp_path, "tiny", None, True)
     with pytest.raises(ValueError, match="no synthetic records of AFIB"):
         results.auroc("tstr")
+
+
+def test_a_single_class_has_no_auroc_and_says_so(comparison, tmp_path):
+    one = [part.take(np.flatnonzero(part.labels[:, 0])) for part in (comparison.train, comparison.reference)]
+    results = Results(replace(comparison, train=one[0], reference=one[1], synthetic=one[0]), tmp_path, "tiny", None, True)
+    for metric in (METRICS["utility"][name] for name in ("trtr_macro_auroc", "tstr_over_trtr")):
+        assert metric_entry(results, metric)["reason"].startswith("no class has both records that are of it")
 
 
 def test_the_same_records_are_trained_on_once(comparison, runs):

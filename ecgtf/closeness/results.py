@@ -225,8 +225,14 @@ class Results:
         return self._scores[way]
 
     def auroc(self, way: str) -> dict:
-        """Macro-AUROC of one of `WAYS` with its bootstrap interval; the floor is what training on real records gives."""
+        """Macro-AUROC of one of `WAYS` with its bootstrap interval; the floor is what training on real records gives.
+
+        Raises:
+            ValueError: as `run`, or if no class has records that are of it and records that are not.
+        """
         entry, real = (self.scores(one)["macro_auroc"] for one in (way, "trtr"))
+        if entry["value"] is None or real["value"] is None:
+            raise ValueError("no class has both records that are of it and records that are not: there is no AUROC")
         if way == "trtr":
             return entry | {"floor": None}
         if WAYS[way][1] == "reference":
