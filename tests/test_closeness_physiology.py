@@ -1,6 +1,7 @@
 """Beats where they were put, numbers that follow from them, and nothing at all on signals without beats."""
 
 import time
+import tracemalloc
 from dataclasses import fields
 from pathlib import Path
 
@@ -161,6 +162,15 @@ def test_lead_consistency_is_zero_for_derived_leads_and_needs_them_all():
     assert lead_consistency(signal[..., [LEADS.index(lead) for lead in shuffled]], shuffled).max() < 1e-12
     with pytest.raises(ValueError, match="III, aVR, aVL, aVF is missing"):
         lead_consistency(signal[..., :8], INDEPENDENT_LEADS)
+
+
+def test_lead_consistency_takes_little_memory_beside_the_signals():
+    signals = np.ones((400, 1000, 12), np.float32)
+    tracemalloc.start()
+    consistency_terms(signals, LEADS)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 0.1 * signals.nbytes
 
 
 def test_distribution_distance_ignores_records_without_beats():

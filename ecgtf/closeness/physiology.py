@@ -154,9 +154,13 @@ def consistency_terms(signals: np.ndarray, leads: Sequence[str]) -> np.ndarray:
     missing = [lead for lead in LEADS[:6] if lead not in leads]
     if missing:
         raise ValueError(f"lead consistency needs the six limb leads; {', '.join(missing)} is missing")
-    one, two, three, right, left, foot = (signals[..., list(leads).index(lead)].astype(np.float64) for lead in LEADS[:6])
-    pairs = [(two, one + three), (right, -(one + two) / 2), (left, (one - three) / 2), (foot, (two + three) / 2)]
-    return np.stack([[((a - b) ** 2).mean(axis=1), (a**2).mean(axis=1)] for a, b in pairs], axis=-1).transpose(1, 0, 2)
+    limbs, terms = [list(leads).index(lead) for lead in LEADS[:6]], np.empty((len(signals), 2, 4))
+    for number, signal in enumerate(signals):  # record by record: whole sets in float64 would double the memory
+        one, two, three, right, left, foot = signal[:, limbs].T.astype(np.float64)
+        sides = np.array([two, right, left, foot])
+        others = np.array([one + three, -(one + two) / 2, (one - three) / 2, (two + three) / 2])
+        terms[number] = ((sides - others) ** 2).mean(axis=1), (sides**2).mean(axis=1)
+    return terms
 
 
 def consistency_from_terms(terms: np.ndarray) -> np.ndarray:
