@@ -242,9 +242,14 @@ def test_a_folder_without_a_report_is_refused(page, tmp_path):
 
 @pytest.mark.parametrize("name", ["closeness.json", "page.json"])
 def test_a_broken_report_is_refused_by_name(page, name):
-    (page.parent / name).write_text("{")
-    with pytest.raises(ValueError, match=f"{name} is broken"):
-        rebuild(page.parent)
+    for broken in (b"{", b"\xff"):
+        (page.parent / name).write_bytes(broken)
+        with pytest.raises(ValueError, match=f"{name} is broken"):
+            rebuild(page.parent)
+    for other in ("{}", "[]"):
+        (page.parent / name).write_text(other)
+        with pytest.raises(ValueError, match="holds a broken report"):
+            rebuild(page.parent)
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not there")

@@ -101,13 +101,23 @@ def rebuild(folder: str | Path) -> Path:
     if missing:
         raise ValueError(f"{folder} holds no report: {missing[0]} is missing; make one with: ecgtf evaluate")
     summary, parts = (_read(folder / name) for name in ("closeness.json", PARTS))
+    try:
+        page = _page(folder, summary, parts)
+    except (KeyError, TypeError, AttributeError) as error:  # JSON, but of something else
+        raise ValueError(f"{folder} holds a broken report ({error}); make it again with: ecgtf evaluate --overwrite") from error
+    write_atomically(folder / "index.html", page)
+    return folder / "index.html"
+
+
+def _page(folder: Path, summary: dict, parts: dict) -> str:
+    """The page's text."""
     for section in parts["sections"]:
         for figure in section["figures"]:
             path = folder / FIGURES / Path(figure["file"]).name
             if not path.is_file():
                 raise ValueError(f"{path} is missing; make the report again with: ecgtf evaluate --overwrite")
             figure["data"] = base64.b64encode(path.read_bytes()).decode()
-    page = template("report/page.html.j2").render(
+    return template("report/page.html.j2").render(
         title=parts["title"],
         real=summary["real"],
         synthetic=summary["synthetic"],
@@ -116,8 +126,6 @@ def rebuild(folder: str | Path) -> Path:
         sections=parts["sections"],
         provenance=_flat({name: summary[name] for name in ("provenance", "real", "synthetic")}),
     )
-    write_atomically(folder / "index.html", page)
-    return folder / "index.html"
 
 
 def template(name: str) -> Template:
@@ -198,6 +206,6 @@ def _flat(content: dict, before: str = "") -> list[tuple[str, str]]:
 
 def _read(path: Path) -> dict:
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # broken text and broken JSON
         raise ValueError(f"{path} is broken ({error}); make the report again with: ecgtf evaluate --overwrite") from error
