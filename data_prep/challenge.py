@@ -31,8 +31,10 @@ def read_challenge(root: str | Path) -> Iterator[Record | Rejection]:
     Normal, PAC, PVC, RBBB, STD, STE), of which AF and Normal are rhythms. Rates and lengths differ between the parts (257 Hz
     and 30 min in INCART, up to 1000 Hz and 2 min in PTB).
 
-    No header names a patient, so that every record counts as a patient of its own. Known to be wrong for St Petersburg INCART:
-    its 75 records (`I0001` ...) are parts of 32 patients' recordings, but the headers do not tell whose.
+    No header names a patient, so that every record counts as a patient of its own. Known to be wrong for St Petersburg INCART,
+    whose 75 records (`I0001` ...) are parts of 32 patients' recordings, for PTB (`S0001` ..., up to five records of a patient) and for
+    the challenges' copy of PTB-XL (`HR00001` ..., 21,837 records of 18,885 patients), but the headers do not tell whose: splits may
+    part a patient's records. PTB-XL's own table tells (`prepare ptbxl`).
 
     Raises:
         ValueError: if `root` is no folder or holds no record.

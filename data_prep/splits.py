@@ -18,7 +18,8 @@ def assign_splits(records: Sequence[Record], seed: int = 0) -> list[str]:
     those with the rarest codes first, each to the split that lacks most of its rarest code, as in iterative stratification
     (Sechidis et al., "On the stratification of multi-label data", ECML PKDD 2011); their order is a hash of seed and name, so
     that it depends on nothing else. A code of which there is too little for all splits goes to the training first, and every
-    code has at least one record there. Of three patients or more, each split gets one.
+    code has at least one record there. A validation or test split that none came to gets a patient whose codes others in the
+    training have too, if there is one.
 
     Raises:
         ValueError: if the source gives two records of one patient different splits.
