@@ -236,6 +236,8 @@ def _neighbours(results: Results, found: dict) -> Section:
         f"do ({copies.floor:.1%} of other held-out records do), at any gain and a shift in time of up to 1 s. Below are the nearest "
         "pairs, copies or not. Distances alone do not show that data is anonymous."
     )
+    if (left_out := comparison.about["real"]["train"] - len(comparison.train)) > 0:
+        text += f" {left_out} training records were left out (--max-records): copies of those are not found."
     figure = figures.neighbour_pairs(
         [(synthetic[place], train[copies.places[place]]) for place in nearest], comparison.rate, comparison.leads
     )
