@@ -26,3 +26,10 @@ def test_training_records_that_no_copy_is_looked_for_among_are_counted(tmp_path,
     found = {"metrics": {"near_copy_rate": {"group": "privacy", "value": 0.0}}}
     text = sections(results, found)[-1].text
     assert told in text if told else "left out" not in text
+
+
+def test_records_without_beats_are_told_where_physiology_would_be_drawn(tmp_path):
+    signals = np.random.default_rng(0).normal(0, 0.3, (8, 500, 12)).astype("float32")
+    results = Results(compare_arrays(signals, signals[:4], rate=100, leads=LEADS), tmp_path, "tiny", None, True)
+    found = {"metrics": {"beats_not_found": {"group": "physiology", "value": 1.0}}}
+    assert sections(results, found)[-1].text.startswith("Not drawn: no heart rate was found")

@@ -67,6 +67,8 @@ def _ecgs(results: Results) -> Section:
 
 
 def _physiology(results: Results, found: dict) -> Section:
+    if "physiology" not in found:
+        raise ValueError("no heart rate was found in one of the sets, and nothing else is measured without")
     comparison, by_class, drawn = results.comparison, results.comparison.by_class(), results.comparison.drawn(0)
     sides = {"real": results.measured["reference"], "synthetic": results.measured["synthetic"]}
     rows = {"real": drawn["reference"], "synthetic": drawn["synthetic"]}
