@@ -203,7 +203,7 @@ def _own_task(table: Mapping[str, Any]) -> Task:
             f"expected precedence to name {'no class' if multi_label else 'each class once'}, received {precedence}"
         )
     diagnoses: dict[str, str] = {}
-    for code, label in ((code, label) for label, its in classes.items() for code in its):
+    for code, label in ((code.strip(), label) for label, its in classes.items() for code in its):  # as records' codes are
         if diagnoses.setdefault(code, label) != label:
             raise ValueError(f"code {code!r} has two classes, {diagnoses[code]} and {label}; expected one")
     codes = {f"{name}:{label}": label for label in classes} | _merged_codes(diagnoses) | diagnoses

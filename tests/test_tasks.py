@@ -184,6 +184,8 @@ def test_a_task_of_ones_own_from_toml_csv_and_its_own_reference(tmp_path):
         assert names(task, ["SR", "AFIB"], ["426783006"], ["LAD"], ["af:AF"]) == [["AF"], ["SR"], [], ["AF"]]
         assert get_task(json.loads(json.dumps(task.reference))) == task
     assert get_task(str(tmp_path / "af.toml")).classes == ("SR", "AF")  # as the file lists them
+    (tmp_path / "blank.toml").write_text(TOML.replace('"AFIB"', '" AFIB "'), encoding="utf-8")
+    assert names(get_task(tmp_path / "blank.toml"), ["AFIB"]) == [["AF"]]
     (tmp_path / "many.toml").write_text('multi_label = true\n[classes]\nA = ["1"]\nB = ["2"]\n', encoding="utf-8")
     assert names(get_task(tmp_path / "many.toml"), ["2", "1"], []) == [["A", "B"], []]
     assert TASKS["rhythm4"].reference == "rhythm4"
