@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from matplotlib import rc_context
 
+from ecgtf.closeness.table import three_digits
 from ecgtf.ecg import LEADS
 from ecgtf.report import figures
 from ecgtf.report.page import Section, _plot, add_sections, rebuild, save_page
@@ -163,6 +164,12 @@ def test_the_small_plots_are_told_in_words_and_hold_no_nan(page):
         "value 2, floor 1",
     ]
     assert not re.search(r"\bnan\b", re.sub('base64,[^"]*', "", page.read_text()))
+
+
+def test_numbers_have_three_digits_and_no_exponent_where_one_is_needless():
+    assert list(map(three_digits, (0.01234, -12.345, 999.4, 999.6, 12345.6, None))) == [
+        "0.0123", "-12.3", "999", "1000", "12346", "-"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("value", "floor", "zero"), [(-2.0, -1.0, 96.0), (2.0, 1.0, 4.0)])

@@ -29,4 +29,4 @@ def three_digits(value: float | None) -> str:
     """Three significant digits, or a dash."""
     if value is None:
         return "-"
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
