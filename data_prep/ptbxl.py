@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from data_prep.wfdb_folder import OVER_89
 from ecgtf.ecg import Record, Rejection
 
 SOURCE = {
@@ -19,9 +20,6 @@ SOURCE = {
     "licence": "CC BY 4.0",
     "citation": "Wagner et al., PTB-XL, a large publicly available electrocardiography dataset, Scientific Data 7:154 (2020)",
 }
-
-OVER_89 = 90.0
-"""The age of those who are older than 89; PTB-XL writes 300 for them, to protect the few there are."""
 
 _TABLE = "ptbxl_database.csv"
 _COLUMNS = ("ecg_id", "patient_id", "age", "sex", "scp_codes", "strat_fold", "filename_lr", "filename_hr")

@@ -15,7 +15,9 @@ from ecgtf.wfdb_io import read_header
 SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
 """A record's sex by what sources write, in lower case."""
 
-_OVER_89 = 90.0  # the age of those whose true one is hidden behind a sign (300, >89)
+OVER_89 = 90.0
+"""The age of those who are older than 89; sources hide it behind a sign (PTB-XL writes 300, others >89) to protect the few there are."""
+
 _UNKNOWN = {"", "unknown", "unknows", "nan", "none", "n/a", "na", "?"}
 
 
@@ -136,7 +138,7 @@ def age_in_years(text: str) -> float | None:
         return None
     age = float(match[2])
     if age == 300 or (match[1] and age == 89):
-        return _OVER_89
+        return OVER_89
     return age if age <= 120 else None
 
 

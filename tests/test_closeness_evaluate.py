@@ -1,6 +1,7 @@
 """The whole evaluation: what it writes, what it refuses, and that good synthetic records score as real ones and bad ones do not."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from ecgtf.closeness.loading import compare_arrays
 from ecgtf.closeness.metrics import GROUPS, METRICS, is_worse
 from ecgtf.closeness.results import Results
 from ecgtf.closeness.table import metrics_table
-from ecgtf.dataset import hash_id, load_arrays
+from ecgtf.dataset import LeakError, hash_id, load_arrays
 from ecgtf.ecg import LEADS, derive_leads
 from ecgtf.generators.simulator import simulate_collection, simulate_records
+from ecgtf.run_folder import Run
 
 QUICK = ("temporal", "physiology")
 KEYS = {"value", "floor", "low", "high", "worse", "group", "unit", "better", "label"}
@@ -297,6 +299,16 @@ def test_an_extractor_is_looked_at_before_anything_is_computed_or_deleted(larger
     with pytest.raises(ValueError, match="lies in the report folder"):
         evaluate(real, made, groups=["distribution"], extractor=out / "extractor", out=out, overwrite=True)
     assert (out / "extractor" / "model.keras").exists()
+
+
+def test_an_extractor_that_was_trained_on_held_out_records_costs_no_report(larger, reported, tmp_path):
+    real, made = larger
+    out, _ = reported
+    leaking = shutil.copytree(out / "extractor", tmp_path / "leaking")
+    Run.load(leaking).write_trained_on([hash_id(load_arrays(real, "test").ids[0])])
+    with pytest.raises(LeakError, match="1 of 112 test records were used in training"):
+        evaluate(real, made, groups=["temporal"], extractor=leaking, out=out, overwrite=True)
+    assert (out / "closeness.json").exists()
 
 
 def test_a_preset_that_does_not_exist_costs_no_report(larger, tmp_path):

@@ -21,6 +21,7 @@ from ecgtf.progress import Progress
 from ecgtf.tasks import Task, get_task
 
 if TYPE_CHECKING:
+    from ecgtf.closeness.comparison import Comparison
     from ecgtf.closeness.results import Results
 
 UNFINISHED = "unfinished.json"
@@ -67,8 +68,8 @@ def evaluate(
         The content of `closeness.json` (see docs/formats.md); a metric that cannot be computed has the value None and a `reason`.
 
     Raises:
-        ValueError: if the sets do not fit together, the generator was trained on held-out records, or there is no such task, group
-            or preset.
+        ValueError: if the sets do not fit together, the generator or the extractor was trained on held-out records, or there is no
+            such task, group or preset.
     """
     groups = GROUPS if groups is None else tuple(groups.split(",") if isinstance(groups, str) else groups)
     unknown = sorted(set(groups) - set(GROUPS))
@@ -86,6 +87,8 @@ def evaluate(
     else:
         chosen = get_task(task or ("rhythm7" if isinstance(synthetic, np.ndarray) else _task_of(synthetic)))
         comparison = compare_folders(real, synthetic, chosen, max_records=max_records, seed=seed)
+    if extractor is not None:
+        _check_fits(Path(extractor), comparison)
     if out is not None:
         _make_folder(Path(out), overwrite)
 
@@ -179,6 +182,13 @@ def _check_extractor(extractor: Path, out: str | Path | None) -> None:
     classifier_run(extractor)
     if out is not None and Path(out).resolve() in extractor.resolve().parents:
         raise ValueError(f"the extractor {extractor} lies in the report folder {out} itself; name another --out")
+
+
+def _check_fits(extractor: Path, comparison: Comparison) -> None:
+    """Refuses an extractor that was trained on reference records or takes other signals, before a report is replaced."""
+    from ecgtf.closeness.utility import load_extractor
+
+    load_extractor(extractor, comparison)
 
 
 def _make_folder(out: Path, overwrite: bool) -> None:

@@ -21,7 +21,7 @@ from ecgtf.classifiers.metrics import classification_metrics
 from ecgtf.classifiers.networks import PRESETS as BUDGETS
 from ecgtf.classifiers.networks import features, load_classifier, new_classifier, predict
 from ecgtf.closeness.comparison import Comparison, Part
-from ecgtf.manifest import hash_id
+from ecgtf.manifest import check_no_leak, hash_id
 from ecgtf.run_folder import Run
 
 MOST_FEATURES = 64
@@ -93,6 +93,21 @@ def discriminative_score(accuracy: float, low: float | None, high: float | None)
     return {"value": abs(accuracy - 0.5), "low": 0.0 if low <= 0.5 <= high else ends[0], "high": ends[1]}
 
 
+def load_extractor(run: Path, comparison: Comparison) -> keras.Model:
+    """The classifier of a run, as a feature extractor of these records.
+
+    Raises:
+        LeakError: if it was trained on reference records.
+        ValueError: if it takes signals of another shape.
+    """
+    check_no_leak(Run.load(run).trained_on(), comparison.reference.ids)
+    model = load_classifier(run)
+    expected, shape = tuple(model.input_shape[1:]), comparison.reference.signals.shape[1:]
+    if shape != expected:
+        raise ValueError(f"the feature extractor {run} takes signals of shape {expected}, received {shape}")
+    return model
+
+
 def feature_vectors(run: Path, comparison: Comparison) -> dict[str, np.ndarray]:
     """Features of the three parts from a frozen classifier, on the principal axes of held-out and training records.
 
@@ -100,13 +115,9 @@ def feature_vectors(run: Path, comparison: Comparison) -> dict[str, np.ndarray]:
     for each.
 
     Raises:
-        ValueError: if the classifier takes signals of another shape.
+        ValueError: as `load_extractor`.
     """
-    model = load_classifier(run)
-    expected = tuple(model.input_shape[1:])
-    shape = comparison.reference.signals.shape[1:]
-    if shape != expected:
-        raise ValueError(f"the feature extractor {run} takes signals of shape {expected}, received {shape}")
+    model = load_extractor(run, comparison)
     raw = {name: features(model, signals).astype(np.float64) for name, signals in comparison.signals().items()}
     size = max(2, min(MOST_FEATURES, raw["train"].shape[1], len(comparison.drawn(0)["reference"]) // 6))
     real = np.concatenate([raw["train"], raw["reference"]])
