@@ -122,9 +122,9 @@ def check_free(
     if is_empty(folder):
         return
     if not ours():
-        raise ValueError(f"{folder} is not empty and holds no {what}; it is left as it is: name another --out")
+        raise ValueError(f"{folder} is not empty and holds no {what}; it is left as it is: name another folder")
     if not overwrite:
-        raise ValueError(f"{folder} holds a {what} already; use {use}, or name another --out")
+        raise ValueError(f"{folder} holds a {what} already; use {use}, or name another folder")
 
 
 def is_empty(folder: Path) -> bool:

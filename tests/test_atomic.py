@@ -152,11 +152,11 @@ def test_a_folder_is_free_where_nothing_is_there_that_may_not_be_replaced(tmp_pa
     check_free(folder, "run", is_run)
     (folder / "thesis.tex").touch()
     for overwrite in (False, True):
-        with pytest.raises(ValueError, match="run is not empty and holds no run; it is left as it is: name another --out"):
+        with pytest.raises(ValueError, match="run is not empty and holds no run; it is left as it is: name another folder"):
             check_free(folder, "run", is_run, overwrite)
     with pytest.raises(ValueError, match=r"thesis.tex is a file; expected a folder for the run"):
         check_free(folder / "thesis.tex", "run", is_run, overwrite=True)
     (folder / "config.json").touch()
-    with pytest.raises(ValueError, match="run holds a run already; use --overwrite to replace it, or name another --out"):
+    with pytest.raises(ValueError, match="run holds a run already; use --overwrite to replace it, or name another folder"):
         check_free(folder, "run", is_run)
     check_free(folder, "run", is_run, overwrite=True)
