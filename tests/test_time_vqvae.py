@@ -69,7 +69,7 @@ def test_scaling_is_undone_exactly(signals):
 
 
 def test_leads_that_cannot_be_modelled_are_refused():
-    with pytest.raises(ValueError, match="V6 are missing: use 'all'"):
+    with pytest.raises(ValueError, match="V6 are missing: model every lead with --leads all"):
         tokenizer(leads=("I", "II", "V1"))
     with pytest.raises(ValueError, match="'independent' or 'all'"):
         tokenizer(model_leads="some")

@@ -61,7 +61,8 @@ class Generator(keras.Model):
             missing = [lead for lead in INDEPENDENT_LEADS if lead not in self.leads]
             if missing:
                 raise ValueError(
-                    f"model_leads='independent' needs the leads {', '.join(INDEPENDENT_LEADS)}; {', '.join(missing)} are missing: use 'all'"
+                    f"expected the independent leads {', '.join(INDEPENDENT_LEADS)} to model, but {', '.join(missing)} are missing: "
+                    "model every lead with --leads all"
                 )
             modelled = INDEPENDENT_LEADS
         self.modelled_leads = modelled
