@@ -51,6 +51,7 @@ _ABOUT = {
 }
 RUNNERS = ("local", "beam")
 _LEAST_SHARD_BYTES = 4 * 2**20
+_MOST_SAMPLES = 2**24 - 1
 _NAMED = 3  # so many rejected records are named in an error
 
 
@@ -176,8 +177,10 @@ def _checked(settings: Settings, workers: int | None) -> Settings:
         if not 0 < value < math.inf:
             raise ValueError(f"expected a number above 0 for {name}, received {value:g}")
     product = settings.rate * settings.seconds
-    if abs(product - round(product)) > 1e-6 or not 1 <= product < 2**24:
-        raise ValueError(f"{settings.seconds:g} s at {settings.rate:g} Hz are {product:g} samples; expected a whole number")
+    if abs(product - round(product)) > 1e-6 or not 1 <= product <= _MOST_SAMPLES:
+        raise ValueError(
+            f"{settings.seconds:g} s at {settings.rate:g} Hz are {product:g} samples; expected a whole number from 1 to {_MOST_SAMPLES}"
+        )
     for name, value, choices in (("window", settings.window, WINDOWS), ("short", settings.short, SHORT)):
         if value not in choices:
             raise ValueError(f"unknown {name} {value!r}; expected one of {', '.join(choices)}")
