@@ -224,6 +224,11 @@ def test_settings_that_are_not_possible_are_one_clear_line(tmp_path, text, said)
     [
         ("folds = 2", 'folds = "5"', 'expected a whole number for the file.folds, received "5"'),
         ("folds = 2", "folds = 2.5", "expected a whole number for the file.folds, received 2.5"),
+        (
+            "folds = 2",
+            "folds = 2\ngrids = 3",
+            "unknown setting 'grids' in the file; expected some of .* augmentation, transfer$",
+        ),
         ('A = ["data/a"]', "A = []", r"at least one data set for the collection A, as in A = \['data/ptbxl'\], received none"),
         ('A = ["data/a"]', 'A = "data/a"', "expected a list with a text each for collections.A"),
         ('[collections]\nA = ["data/a"]\nB = ["data/b"]', 'collections = ["data/a"]', "expected a table for collections"),

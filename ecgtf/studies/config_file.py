@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -58,6 +58,8 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def _built(content: dict[str, Any], name: str) -> StudyConfig:
+    written = [item.name for item in fields(StudyConfig) if item.name != "grids"]
+    _check_names(content, [*written, *STUDIES], "the file")
     values = {"name": name} | content
     values["collections"] = {
         key: tuple(_fitting(folders, tuple[str, ...], f"collections.{key}"))
@@ -85,10 +87,7 @@ def _grids(blocks: Any, study: str) -> tuple[Grid, ...]:
 
 def _made(kind: type, settings: Any, where: str):
     """A dataclass of settings, each of which has the type that it is annotated with; lists become tuples."""
-    known = [item.name for item in fields(kind)]
-    unknown = [name for name in _table(settings, where) if name not in known]
-    if unknown:
-        raise ValueError(f"unknown setting {unknown[0]!r} in {where}; expected some of {', '.join(known)}")
+    _check_names(settings, [item.name for item in fields(kind)], where)
     hints = get_type_hints(kind)
     values = {name: _fitting(value, hints[name], f"{where}.{name}") for name, value in settings.items()}
     try:
@@ -97,6 +96,12 @@ def _made(kind: type, settings: Any, where: str):
         raise ValueError(f"{where}: {error}") from error
     except ValueError as error:
         raise error if kind is StudyConfig else ValueError(f"{where}: {error}") from error
+
+
+def _check_names(settings: Any, known: Sequence[str], where: str) -> None:
+    unknown = [name for name in _table(settings, where) if name not in known]
+    if unknown:
+        raise ValueError(f"unknown setting {unknown[0]!r} in {where}; expected some of {', '.join(known)}")
 
 
 def _table(value: Any, where: str) -> Mapping[str, Any]:
