@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ecgtf.cli import defaults
-from ecgtf.cli.options import Debug, Json, Overwrite, Quiet, Seed, TaskName, say
+from ecgtf.cli.options import Debug, Json, Overwrite, Quiet, Seed, TaskName, say, typed
 
 
 def simulate(
@@ -38,7 +38,7 @@ def simulate(
     options |= {"overwrite": overwrite, "workers": workers}
     with Progress("simulating", records, "records", quiet) as progress:
         simulate_collection(out, records, progress=lambda done, total: progress.update(done), **options)
-    say(f"wrote {records} records to {out}; next: ecgtf prepare wfdb {out}", quiet)
+    say(f"wrote {records} records to {out}; next: ecgtf prepare wfdb {typed(out)}", quiet)
 
 
 def prepare(

@@ -33,6 +33,7 @@ from ecgtf.cli.options import (
     say_logs,
     say_trained,
     stage_options,
+    typed,
 )
 from ecgtf.quiet import import_tensorflow
 
@@ -134,7 +135,7 @@ def train_generator(
         on_start=lambda folder: say_logs(folder, quiet),
         quiet=quiet,
     )
-    say_trained(out, f"ecgtf generate --run {out}", already=already, quiet=quiet)
+    say_trained(out, f"ecgtf generate --run {typed(out)}", already=already, quiet=quiet)
 
 
 def generate(
@@ -217,7 +218,7 @@ def _following(written: Path, format: str, run: Path) -> str:
     task = defaults.read_json(run / "config.json").get("task")
     ours = isinstance(task, str)  # a task of the user's own is kept as its table, not as the file that it was read from
     command = "finetune --real-frac 0.2" if format == "tfrecord" else "evaluate"
-    hint = f"ecgtf {command} --synthetic {written} --task {task if ours else 'FILE'}"
+    hint = f"ecgtf {command} --synthetic {typed(written)} --task {task if ours else 'FILE'}"
     return hint if ours else f"{hint}, the file of the task {task['name']}"
 
 
@@ -234,4 +235,4 @@ def export(
     from ecgtf.sharing import export as write
 
     written = write(run, out, overwrite=overwrite)
-    say(f"wrote {written}; draw from it anywhere with: ecgtf generate --run {written}", quiet)
+    say(f"wrote {written}; draw from it anywhere with: ecgtf generate --run {typed(written)}", quiet)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -78,6 +79,11 @@ def stage_options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     return options
 
 
+def typed(path: Path) -> str:
+    """A path as it is typed in a shell, with quotes where it has blanks."""
+    return shlex.quote(str(path))
+
+
 def say(text: str, quiet: bool = False) -> None:
     """Prints a line unless `quiet`."""
     if not quiet:
@@ -96,7 +102,7 @@ def say_copies(data: Sequence[Path], quiet: bool) -> None:
 
 def say_logs(folder: Path, quiet: bool) -> None:
     """Says how to look at the losses and pictures of a training."""
-    say(f"see it in TensorBoard: tensorboard --logdir {folder / 'tensorboard'}", quiet)
+    say(f"see it in TensorBoard: tensorboard --logdir {typed(folder / 'tensorboard')}", quiet)
 
 
 def say_trained(folder: Path, following: str, *, already: bool, quiet: bool) -> None:

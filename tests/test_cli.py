@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -118,10 +119,21 @@ def test_ecgs_come_without_any_training(tmp_path, monkeypatch):
 @pytest.mark.parametrize("format", ["tfrecord", "npz", "wfdb"])
 def test_generate_ends_with_a_command_for_what_it_wrote(chain, monkeypatch, tmp_path, format):
     monkeypatch.chdir(chain[0])
-    draw = ["generate", "--pretrained", "--per-class", 2, "--batch-size", 8, "--sampler-steps", 2, "--out", tmp_path / "drawn"]
+    draw = [
+        "generate",
+        "--pretrained",
+        "--per-class",
+        2,
+        "--batch-size",
+        8,
+        "--sampler-steps",
+        2,
+        "--out",
+        tmp_path / "drawn anew",
+    ]
     code, out, err = call(*draw, "--format", format)
     assert code == 0, err
-    program, *words = out.splitlines()[-1].partition("; next: ")[2].split()
+    program, *words = shlex.split(out.splitlines()[-1].partition("; next: ")[2])
     assert program == "ecgtf"
     assert words[-2:] == ["--task", "rhythm4"]  # that of the generator, not the default
     quick = {
@@ -130,6 +142,19 @@ def test_generate_ends_with_a_command_for_what_it_wrote(chain, monkeypatch, tmp_
     }
     code, _, err = call(*words, *quick[words[0]], "--quiet")
     assert code == 0, err
+
+
+def test_commands_to_copy_quote_a_folder_with_blanks(chain, monkeypatch):
+    monkeypatch.chdir(chain[0])
+    lines = call("simulate", "my ecgs", "--records", 1, "--seconds", 1)[1].splitlines()
+    lines += call(*TRAIN_GENERATOR, "--judge", 0, "--out", "my run")[1].splitlines()
+    lines += call("export", "--run", "my run", "--out", "my export")[1].splitlines()
+    assert [line.partition(": ")[2] for line in lines] == [
+        "ecgtf prepare wfdb 'my ecgs'",
+        "tensorboard --logdir 'my run/tensorboard'",
+        "ecgtf generate --run 'my run'",
+        "ecgtf generate --run 'my export'",
+    ]
 
 
 def test_generate_names_a_task_of_ones_own(tmp_path):
