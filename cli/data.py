@@ -13,6 +13,10 @@ import typer
 from ecgtf.cli import defaults
 from ecgtf.cli.options import Debug, Json, Overwrite, Quiet, Seed, TaskName, say, typed
 
+_NO_CODES = (
+    "none carries a diagnosis code, so nothing can be trained on them: prepare them as another source, or as wfdb with --labels"
+)
+
 
 def simulate(
     out: Annotated[Path, typer.Argument(file_okay=False, help="Folder to write.")] = Path("data/simulated-wfdb"),
@@ -100,8 +104,10 @@ def prepare(
             progress=lambda done, total: progress.update(done, total=total),
         )
     parts = ", ".join(f"{split} {content['records']}" for split, content in manifest.splits.items())
+    told = any(part["codes"] for part in manifest.splits.values())
+    following = "next: ecgtf train-generator vqvae" if told else _NO_CODES
     rejected = f"; {manifest.rejected} rejected, listed in {out / 'rejected.csv'}" if manifest.rejected else ""
-    say(f"wrote {manifest.records} records to {out} ({parts}){rejected}; next: ecgtf train-generator vqvae", quiet)
+    say(f"wrote {manifest.records} records to {out} ({parts}){rejected}; {following}", quiet)
 
 
 def _band(text: str) -> tuple[float | None, float | None]:

@@ -95,9 +95,9 @@ def noise(seed: int) -> np.ndarray:
     return derive_leads(np.random.default_rng(seed).normal(0, 0.3, (5000, 8)))
 
 
-def record(folder: Path, name: str, signal: np.ndarray | None = None, leads=LEADS) -> Path:
+def record(folder: Path, name: str, signal: np.ndarray | None = None, leads=LEADS, comments=("Dx: 426783006",)) -> Path:
     signal = select_leads(noise(len(name)), LEADS, leads) if signal is None else signal
-    write_record(folder, name, signal.astype("float32"), leads, 500, ["Dx: 426783006"])
+    write_record(folder, name, signal.astype("float32"), leads, 500, comments)
     return folder
 
 
@@ -160,6 +160,18 @@ def test_bad_records_are_rejected_and_fatal_only_when_strict(tmp_path, monkeypat
     line = refused("prepare", "wfdb", "source", "--out", "data/b", "--strict")  # the shard that is done first speaks
     assert "flat" in line or "missing samples in aVR" in line
     assert not (tmp_path / "data/b/dataset.json").exists()
+
+
+def test_a_set_without_a_diagnosis_is_not_sent_to_be_trained_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    record(tmp_path / "bare", "r1", comments=())
+    record(tmp_path / "told", "r1")
+    assert "; next: ecgtf train-generator vqvae" in call("prepare", "wfdb", "told", "--out", "data/told")[1]
+    code, out, _ = call("prepare", "wfdb", "bare", "--out", "data/bare")
+    assert code == 0
+    assert "none carries a diagnosis code" in out
+    assert "--labels" in out
+    assert "next:" not in out
 
 
 def test_a_record_that_is_not_there_is_named_with_one_that_is(monkeypatch, tmp_path):
