@@ -94,7 +94,7 @@ def prepare(
             mains=mains,
             checks=checks,
             runner=runner,
-            beam_args=shlex.split(beam_args or ""),
+            beam_args=_split(beam_args or ""),
             labels=labels,
             workers=workers,
             limit=limit,
@@ -108,6 +108,14 @@ def prepare(
     following = "next: ecgtf train-generator vqvae" if told else _NO_CODES
     rejected = f"; {manifest.rejected} rejected, listed in {out / 'rejected.csv'}" if manifest.rejected else ""
     say(f"wrote {manifest.records} records to {out} ({parts}){rejected}; {following}", quiet)
+
+
+def _split(text: str) -> list[str]:
+    """The words of a command line."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"--beam-args takes options as on a command line; received {text!r} ({error})") from None
 
 
 def _band(text: str) -> tuple[float | None, float | None]:

@@ -54,6 +54,10 @@ def test_several_candidates_are_listed(monkeypatch, tmp_path):
         (["finetune", "--data", "nowhere", "--scratch"], "nowhere"),
         (["prepare", "wfdb", "nowhere"], "nowhere"),
         (["prepare", "mitbih", "."], "ptbxl, chapman, challenge, ludb, wfdb"),
+        (
+            ["prepare", "--beam-args", "it's"],
+            'error: --beam-args takes options as on a command line; received "it\'s" (No closing',
+        ),
         (["prepare", "--leads", "I,II,X9"], "unknown lead name 'X9'"),
         (["train-generator", "gan"], "expected one of vqvae"),
         (["train-generator", "vqvae", "--augment", "gain=9"], "expected gain from 0 to 2, received 9.0"),
