@@ -2,12 +2,13 @@
 
 import json
 import shutil
+import signal
 
 import numpy as np
 import pytest
 from conftest import write_toy_dataset
 
-from ecgtf.closeness.evaluate import UNFINISHED, evaluate
+from ecgtf.closeness.evaluate import UNFINISHED, evaluate, metric_entry
 from ecgtf.closeness.loading import compare_arrays
 from ecgtf.closeness.metrics import GROUPS, METRICS, is_worse
 from ecgtf.closeness.results import Results
@@ -217,6 +218,17 @@ def test_tiny_classifiers_report_and_page(larger, reported):
     again = evaluate(real, made, groups=["distribution"], extractor=out / "extractor", max_records=130)
     assert again["metrics"]["frechet_distance"] == content["metrics"]["frechet_distance"]
     assert again["provenance"]["extractor_sha256"] == content["provenance"]["extractor_sha256"]
+
+
+def test_an_interrupt_that_native_code_loses_is_no_metric_that_failed():
+    def lose(results):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise SystemError("bad argument to internal function") from None
+
+    with pytest.raises(KeyboardInterrupt):
+        metric_entry(None, METRICS["temporal"]["spectrum_difference"]._replace(compute=lose))
 
 
 def test_groups_that_are_done_outlive_what_comes_after(small_dataset, synthetic, tmp_path, monkeypatch):

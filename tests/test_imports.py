@@ -57,7 +57,7 @@ ALLOWED = {  # module or package: what it may import; the longest name that fits
     "closeness.contents": "atomic closeness classifiers run_folder report manifest",
     "closeness.sections": "closeness report",
     "closeness.utility": "ecg tasks closeness classifiers run_folder manifest",
-    "closeness.evaluate": f"{DATA} closeness classifiers.networks progress",
+    "closeness.evaluate": f"{DATA} closeness classifiers.networks progress signals",
     "report": "ecg atomic closeness",
     "run_folder": "atomic manifest",
     "callbacks": "ecg atomic run_folder report closeness progress",

@@ -1,8 +1,11 @@
 """One cell of a study: what it leaves behind, and what it takes as it is."""
 
+import contextlib
 import os
 import shutil
+import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +16,8 @@ from ecgtf.ecg import INDEPENDENT_LEADS
 from ecgtf.run_folder import is_outdated
 from ecgtf.studies.cells import Cell
 from ecgtf.studies.config import ReadySource, Recipe, StudyConfig
-from ecgtf.studies.runner import check_study
+from ecgtf.studies.results import Results
+from ecgtf.studies.runner import _run_cell, check_study
 from ecgtf.studies.sources import Workshop
 from ecgtf.studies.trials import Trials
 
@@ -138,3 +142,21 @@ def test_an_augmentation_that_needs_other_leads_is_found_before_any_cell(trials,
     with pytest.raises(ValueError, match=r"recipes.turned: axis needs the leads I, II, III, .*, received I, II, V1"):
         check_study("transfer", config, tmp_path / "out", [REAL, replace(REAL, recipe="turned")])
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("instead", [SystemError("bad argument to internal function"), None])
+def test_an_interrupt_that_native_code_loses_ends_the_study_and_is_no_failure_of_the_cell(
+    trials, tmp_path, monkeypatch, instead
+):
+    def lose(cell):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        if instead:
+            raise instead
+        return []
+
+    results = Results(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        _run_cell(SimpleNamespace(workshop=trials.workshop, study="transfer", config=trials.config, run=lose), results, REAL)
+    assert results.rows() == []
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

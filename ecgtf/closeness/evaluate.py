@@ -18,6 +18,7 @@ from ecgtf.closeness.metrics import GROUPS, METRICS, Metric, is_worse
 from ecgtf.ecg import LEADS
 from ecgtf.manifest import listed, read_manifests
 from ecgtf.progress import Progress
+from ecgtf.signals import heeding_interrupts
 from ecgtf.tasks import Task, get_task
 
 if TYPE_CHECKING:
@@ -153,7 +154,8 @@ def metric_entry(results: Results, metric: Metric) -> dict:
     about = {"unit": metric.unit, "better": metric.better, "label": metric.label}
     nothing = dict.fromkeys(("value", "floor", "low", "high", "gap_low", "gap_high"))
     try:
-        found = metric.compute(results)
+        with heeding_interrupts():
+            found = metric.compute(results)
     except ValueError as error:
         return nothing | about | {"worse": None, "reason": str(error)}
     except Exception as error:  # a long evaluation is not lost for one number

@@ -12,6 +12,7 @@ from ecgtf.augment import Augmentation
 from ecgtf.dataset import LeakError, combined_manifest
 from ecgtf.progress import Progress
 from ecgtf.quiet import import_tensorflow
+from ecgtf.signals import heeding_interrupts
 from ecgtf.studies.agreement import asked_for, check_folders, check_same, keep_settings, settings_of
 from ecgtf.studies.cells import Cell, part_of, study_cells
 from ecgtf.studies.config import StudyConfig
@@ -113,7 +114,8 @@ def _run_cell(trials: Trials, results: Results, cell: Cell) -> None:
             return
         started = time.monotonic()
         try:
-            outcome = trials.run(cell)
+            with heeding_interrupts():
+                outcome = trials.run(cell)
         except (LeakError, OSError, MemoryError):  # no result of the cell's: a fault in the settings, or of the machine
             raise
         except Exception as error:  # TensorFlow's errors share no other base class
