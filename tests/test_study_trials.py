@@ -15,7 +15,7 @@ from ecgtf.data_prep.prepare import prepare
 from ecgtf.ecg import INDEPENDENT_LEADS
 from ecgtf.run_folder import is_outdated
 from ecgtf.studies.cells import Cell
-from ecgtf.studies.config import ReadySource, Recipe, StudyConfig
+from ecgtf.studies.config import GeneratorPlan, ReadySource, Recipe, StudyConfig
 from ecgtf.studies.results import Results
 from ecgtf.studies.runner import _run_cell, check_study
 from ecgtf.studies.sources import Workshop
@@ -144,10 +144,18 @@ def test_an_augmentation_that_needs_other_leads_is_found_before_any_cell(trials,
     assert not (tmp_path / "work").exists()
 
 
+def test_a_generator_that_models_other_leads_is_found_before_any_cell(trials, tmp_path):
+    prepare(None, None, tmp_path / "few", limit=14, leads=["I", "II", "V2"])
+    plans = {"tv": GeneratorPlan("vqvae", preset="tiny")}
+    config = replace(trials.config, collections={"A": (str(tmp_path / "few"),)}, generators=plans, folds=0, sources={})
+    check_study("transfer", config, tmp_path / "out", [REAL])
+    with pytest.raises(ValueError, match=r"generators.tv: .* but the collections lack V1, V3, V4, V5, V6: prepare them"):
+        check_study("transfer", config, tmp_path / "out", [REAL, replace(REAL, source="tv")])
+    assert not (tmp_path / "work").exists()
+
+
 @pytest.mark.parametrize("instead", [SystemError("bad argument to internal function"), None])
-def test_an_interrupt_that_native_code_loses_ends_the_study_and_is_no_failure_of_the_cell(
-    trials, tmp_path, monkeypatch, instead
-):
+def test_an_interrupt_that_native_code_loses_ends_the_study_and_is_no_failure_of_the_cell(trials, tmp_path, instead):
     def lose(cell):
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)

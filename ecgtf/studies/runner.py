@@ -10,6 +10,7 @@ from typing import Any
 
 from ecgtf.augment import Augmentation
 from ecgtf.dataset import LeakError, combined_manifest
+from ecgtf.ecg import INDEPENDENT_LEADS
 from ecgtf.progress import Progress
 from ecgtf.quiet import import_tensorflow
 from ecgtf.signals import heeding_interrupts
@@ -98,8 +99,15 @@ def check_study(study: str, config: StudyConfig, out: Path, cells: Sequence[Cell
 
 
 def _check_leads(config: StudyConfig, cells: Sequence[Cell]) -> None:
-    """Refuses recipes that augment by what needs other leads than the collections have."""
+    """Refuses recipes that augment by what needs other leads than the collections have, and generators that model others."""
     leads = combined_manifest(config.data_sets).leads
+    missing = [lead for lead in INDEPENDENT_LEADS if lead not in leads]
+    trained = sorted(config.generators.keys() & {source for cell in cells for source in cell.stages})
+    if missing and trained:
+        raise ValueError(
+            f"generators.{trained[0]}: a study's generators model the leads {', '.join(INDEPENDENT_LEADS)}, but the collections lack "
+            f"{', '.join(missing)}: prepare them with these leads, or leave generators out of the grids"
+        )
     for name in sorted({cell.recipe for cell in cells if cell.recipe}):
         try:
             Augmentation.parse(config.recipes[name].augment).check_leads(leads)
