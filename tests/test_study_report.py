@@ -17,7 +17,7 @@ from ecgtf.studies.analysis import Analysis, Comparison, Difference, Estimate
 from ecgtf.studies.cells import Cell
 from ecgtf.studies.comparisons import families
 from ecgtf.studies.config import Grid
-from ecgtf.studies.figures import _legend, augmentation_gains, class_scores, learning_curves
+from ecgtf.studies.figures import _legend, _share_axis, augmentation_gains, class_scores, learning_curves
 from ecgtf.studies.page import write_report
 from ecgtf.studies.pooling import Pools
 from ecgtf.studies.results import Results, Row
@@ -259,6 +259,16 @@ def test_names_in_the_legend_are_no_formulas():
     figure.subplots().plot([0, 1], label="my $\\frac$")
     _legend(figure)
     assert b"my $\\frac$" in figure_bytes(figure, "svg")  # Matplotlib keeps the text beside its outlines
+
+
+@pytest.mark.parametrize("fractions", [{0.5, 1.0}, {0.0, 0.2, 1.0}, {1.0}])
+def test_every_share_has_its_tick_where_there_is_one_result(fractions):
+    panel = Figure().subplots()
+    panel.plot(100 / 1.1, 0.5, "o")  # drawn beside its tick, as the first of several lines is
+    _share_axis(panel, fractions)
+    low, high = panel.get_xlim()
+    assert all(low <= tick <= high for tick in panel.get_xticks())
+    assert len(panel.get_xticks()) == len(fractions)
 
 
 def test_gains_are_drawn_where_there_are_results(tmp_path):

@@ -257,6 +257,8 @@ def _share_axis(panel: Axes, fractions: set[float]) -> None:
     panel.set_xticks([100 * share for share in ticks], [words.percent(share) for share in ticks])
     panel.xaxis.set_minor_locator(NullLocator())
     panel.margins(x=0.08)
+    low, high = panel.get_xlim()  # around what is there to show, which may stand beside its tick, or lack a share
+    panel.set_xlim(min(low, 95 * ticks[0]), max(high, 105 * ticks[-1]))
     if len(ticks) == 1:
         panel.set_xlim(*((50 * ticks[0], 200 * ticks[0]) if ticks[0] else (-1, 1)))
 
