@@ -188,7 +188,8 @@ def finetune(
         quiet=quiet or json,
     )
     seen = run.config.get("seen_beyond_real_frac", 0)
-    say(f"the synthetic data saw {seen} real training records beyond the share of {real_frac:g}", quiet or json)
+    if not scratch:
+        say(f"the synthetic data saw {seen} real training records beyond the share of {real_frac:g}", quiet or json)
     _show(run.folder, already, json, quiet)
 
 

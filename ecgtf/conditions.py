@@ -113,7 +113,10 @@ def encode(names: Sequence[str], values: Mapping[str, Sequence[Any]], records: i
     """
     others = [name for name in values if name not in names]
     if others:
-        raise ValueError(f"expected conditions among {', '.join(names) or '(none)'}, received {', '.join(others)}")
+        raise ValueError(
+            f"expected conditions among {', '.join(names) or '(none)'}, received {', '.join(others)}: a generator knows those that it "
+            "was trained with (--conditions)"
+        )
     parts = [_encode(name, values[name]) if name in values else np.zeros((records, columns(name))) for name in names]
     return np.concatenate([np.zeros((records, 0)), *parts], axis=1).astype(np.float32)
 

@@ -53,15 +53,19 @@ def read_tfrecord(path: Path | str) -> Iterator[bytes]:
         number = 0
         while header := file.read(_HEADER.size):
             if len(header) < _HEADER.size:
-                raise ValueError(f"{path}: record {number} is cut short")
+                raise ValueError(f"{path}: record {number} is cut short: copy or prepare the set again")
             length, checksum = _HEADER.unpack(header)
             if masked_crc32c(header[:8]) != checksum:
-                raise ValueError(f"{path}: record {number} is damaged (the checksum of its length does not match)")
+                raise ValueError(
+                    f"{path}: record {number} is damaged (the checksum of its length does not match): copy or prepare the set again"
+                )
             if length + _CHECKSUM.size > size - file.tell():
-                raise ValueError(f"{path}: record {number} is cut short")
+                raise ValueError(f"{path}: record {number} is cut short: copy or prepare the set again")
             data = file.read(length)
             if _CHECKSUM.pack(masked_crc32c(data)) != file.read(_CHECKSUM.size):
-                raise ValueError(f"{path}: record {number} is damaged (its checksum does not match)")
+                raise ValueError(
+                    f"{path}: record {number} is damaged (its checksum does not match): copy or prepare the set again"
+                )
             yield data
             number += 1
 
