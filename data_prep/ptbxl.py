@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from data_prep.wfdb_folder import OVER_89
+from ecgtf.data_prep.wfdb_folder import OVER_89
 from ecgtf.ecg import Record, Rejection
 
 SOURCE = {
