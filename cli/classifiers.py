@@ -187,8 +187,8 @@ def finetune(
         seed=seed,
         quiet=quiet or json,
     )
-    seen = run.config.get("seen_beyond_real_frac", 0)
     if not scratch:
+        seen = run.config.get("seen_beyond_real_frac", 0)
         say(f"the synthetic data saw {seen} real training records beyond the share of {real_frac:g}", quiet or json)
     _show(run.folder, already, json, quiet)
 

@@ -53,21 +53,21 @@ def read_tfrecord(path: Path | str) -> Iterator[bytes]:
         number = 0
         while header := file.read(_HEADER.size):
             if len(header) < _HEADER.size:
-                raise ValueError(f"{path}: record {number} is cut short: copy or prepare the set again")
+                raise _broken(path, number, "cut short")
             length, checksum = _HEADER.unpack(header)
             if masked_crc32c(header[:8]) != checksum:
-                raise ValueError(
-                    f"{path}: record {number} is damaged (the checksum of its length does not match): copy or prepare the set again"
-                )
+                raise _broken(path, number, "damaged (the checksum of its length does not match)")
             if length + _CHECKSUM.size > size - file.tell():
-                raise ValueError(f"{path}: record {number} is cut short: copy or prepare the set again")
+                raise _broken(path, number, "cut short")
             data = file.read(length)
             if _CHECKSUM.pack(masked_crc32c(data)) != file.read(_CHECKSUM.size):
-                raise ValueError(
-                    f"{path}: record {number} is damaged (its checksum does not match): copy or prepare the set again"
-                )
+                raise _broken(path, number, "damaged (its checksum does not match)")
             yield data
             number += 1
+
+
+def _broken(path: Path, number: int, how: str) -> ValueError:
+    return ValueError(f"{path}: record {number} is {how}: copy or prepare the set again")
 
 
 def encode_example(features: Mapping[str, Feature]) -> bytes:

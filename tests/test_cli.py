@@ -120,18 +120,8 @@ def test_ecgs_come_without_any_training(tmp_path, monkeypatch):
 @pytest.mark.parametrize("format", ["tfrecord", "npz", "wfdb"])
 def test_generate_ends_with_a_command_for_what_it_wrote(chain, monkeypatch, tmp_path, format):
     monkeypatch.chdir(chain[0])
-    draw = [
-        "generate",
-        "--pretrained",
-        "--per-class",
-        2,
-        "--batch-size",
-        8,
-        "--sampler-steps",
-        2,
-        "--out",
-        tmp_path / "drawn anew",
-    ]
+    few = ["--per-class", 2, "--batch-size", 8, "--sampler-steps", 2]
+    draw = ["generate", "--pretrained", *few, "--out", tmp_path / "drawn anew"]
     code, out, err = call(*draw, "--format", format)
     assert code == 0, err
     program, *words = shlex.split(out.splitlines()[-1].partition("; next: ")[2])
